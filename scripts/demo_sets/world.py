@@ -1,0 +1,174 @@
+"""The rendered world of the demo sets: one textured shape that swims nose first over a periodic, grey-mean background.
+
+The world is continuous in time: speed is set by motion_bucket_id, the moments that are drawn by fps. Every frame averages
+to grey, because group norms in narrow networks can hardly carry a picture's mean colour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+SIZE = 64
+FRAMES = 8
+SUPERSAMPLING = 2
+KINDS = ("drop", "dart", "box", "disc", "ring")
+TEXTURES = ("plain", "bars", "checks", "spots")
+FPS = (5, 6, 7, 8, 10, 12)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One clip of the world: everything that its frames are a pure function of. Lengths in pixels of a SIZE x SIZE frame."""
+
+    kind: str
+    texture: str
+    colour: tuple[float, float, float]
+    radius: float
+    centre: tuple[float, float]
+    heading: float
+    waves: tuple[tuple[int, int, float, tuple[float, float, float]], ...]
+    motion_bucket_id: int
+    fps: int
+    motion: str = "forward"
+    look: str = "plain"
+
+    @property
+    def speed(self) -> float:
+        """Pixels per second: 15 at motion_bucket_id 127, proportional to it."""
+        return 15.0 * self.motion_bucket_id / 127.0
+
+
+def draw_scene(seed: int, *, motion: str = "forward", look: str = "plain", kind: str | None = None) -> Scene:
+    """The scene of a seed: a pure function, so a set is rebuilt from its list of seeds."""
+    rng = np.random.default_rng(seed)
+    bucket, fps = int(rng.integers(16, 256)), int(rng.choice(FPS))
+    heading = float(rng.uniform(0, 2 * np.pi))
+    radius = float(rng.uniform(10.5, 14.0))
+    waves = tuple(
+        (int(rng.integers(-1, 2)), int(rng.integers(1, 3)), float(rng.uniform(0, 2 * np.pi)), _colour(rng, 0.13))
+        for _ in range(2)
+    )
+    scene = Scene(
+        kind=kind or str(rng.choice(KINDS)),
+        texture=str(rng.choice(TEXTURES)),
+        colour=_colour(rng, 0.42),
+        radius=radius,
+        centre=(0.0, 0.0),
+        heading=heading,
+        waves=waves,
+        motion_bucket_id=bucket,
+        fps=fps,
+        motion=motion,
+        look=look,
+    )
+    return replace(scene, centre=_start(scene, rng))
+
+
+def render(scene: Scene) -> np.ndarray:
+    """uint8 [FRAMES, SIZE, SIZE, 3] RGB frames at times k / fps."""
+    return np.stack([_frame(scene, k / scene.fps) for k in range(FRAMES)])
+
+
+def _colour(rng: np.random.Generator, amplitude: float) -> tuple[float, float, float]:
+    """A colour's offset from grey, brighter than grey, saturated, of about the given length."""
+    offset = rng.normal(size=3)
+    offset -= offset.mean()
+    offset = offset / (np.linalg.norm(offset) + 1e-9) * 0.75 + 0.38
+    offset *= amplitude / np.abs(offset).max()
+    return float(offset[0]), float(offset[1]), float(offset[2])
+
+
+def _start(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
+    """A start from which the whole path stays in the frame; orbits start on a circle about the frame's centre."""
+    middle = SIZE / 2
+    if scene.motion == "orbit":
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(15, 19)
+        return middle + distance * np.cos(angle), middle + distance * np.sin(angle)
+    length = scene.speed * (FRAMES - 1) / scene.fps if scene.motion == "forward" else 0.0
+    slack = max(0.0, SIZE - 2 * scene.radius - length) / 2
+    along = np.array([np.cos(scene.heading), np.sin(scene.heading)])
+    start = middle - along * length / 2 + rng.uniform(-1, 1, 2) * min(slack, 14.0)
+    return float(start[0]), float(start[1])
+
+
+def _pose(scene: Scene, seconds: float) -> tuple[float, float, float, float]:
+    """Shape centre x, y, its heading, and the camera's x offset at a time."""
+    x, y = scene.centre
+    if scene.motion == "orbit":
+        dx, dy = x - SIZE / 2, y - SIZE / 2
+        distance = float(np.hypot(dx, dy))
+        turned = np.arctan2(dy, dx) + 2.0 * scene.speed * seconds / distance
+        # Heading is the scene's own: only the path is new, so the first frame does not give the movement away.
+        return SIZE / 2 + distance * np.cos(turned), SIZE / 2 + distance * np.sin(turned), scene.heading, 0.0
+    if scene.motion == "pan":
+        return x, y, scene.heading, scene.speed * seconds
+    if scene.motion == "still":
+        return x, y, scene.heading, 0.0
+    return (
+        x + np.cos(scene.heading) * scene.speed * seconds,
+        y + np.sin(scene.heading) * scene.speed * seconds,
+        scene.heading,
+        0.0,
+    )
+
+
+def _frame(scene: Scene, seconds: float) -> np.ndarray:
+    n = SIZE * SUPERSAMPLING
+    axis = (np.arange(n) + 0.5) / SUPERSAMPLING
+    screen_x, screen_y = np.meshgrid(axis, axis)
+    x, y, heading, camera = _pose(scene, seconds)
+    offset = np.zeros((n, n, 3))
+    for kx, ky, phase, colour in scene.waves:
+        wave = np.cos(2 * np.pi * (kx * (screen_x + camera) + ky * screen_y) / SIZE + phase)
+        offset += wave[..., None] * np.asarray(colour)
+    # The world wraps round, as its background does, so a panned shape comes back in on the other side.
+    dx = (screen_x + camera - x + SIZE / 2) % SIZE - SIZE / 2 if scene.motion == "pan" else screen_x - x
+    dy = screen_y - y
+    u = (np.cos(heading) * dx + np.sin(heading) * dy) / scene.radius
+    w = (-np.sin(heading) * dx + np.cos(heading) * dy) / scene.radius
+    inside, shade = _character(u, w) if scene.kind == "character" else _shape(scene, u, w)
+    offset = np.where(inside[..., None], shade, offset)
+    if scene.look == "woodcut":
+        offset = _woodcut(offset, inside, screen_x, screen_y)
+    small = (0.5 + offset).reshape(SIZE, SUPERSAMPLING, SIZE, SUPERSAMPLING, 3).mean((1, 3))
+    return np.clip(np.rint(small * 255), 0, 255).astype(np.uint8)
+
+
+def _shape(scene: Scene, u: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mask and colour offset; the nose half is the bright colour, the tail half its complement."""
+    inside = {
+        "drop": (u**2 + w**2 < 0.72) | ((u > 0) & (u < 1.25) & (np.abs(w) < 0.85 * (1 - u / 1.25))),
+        "dart": (u > -0.85) & (np.abs(w) < 0.95 * (1 - (u + 0.85) / 2.05)),
+        "box": (np.abs(u) < 0.95) & (np.abs(w) < 0.62),
+        "disc": u**2 + w**2 < 0.85,
+        "ring": (u**2 + w**2 < 1.0) & (u**2 + w**2 > 0.16),
+    }[scene.kind]
+    pattern = {
+        "plain": np.ones_like(u),
+        "bars": np.where(np.sin(9.0 * w) > 0, 1.0, 0.55),
+        "checks": np.where(np.sin(6.5 * u) * np.sin(6.5 * w) > 0, 1.0, 0.55),
+        "spots": np.where((np.sin(7.0 * u) > 0.2) & (np.sin(7.0 * w) > 0.2), 0.4, 1.0),
+    }[scene.texture]
+    return inside, (np.where(u > 0, 1.0, -1.0) * pattern)[..., None] * np.asarray(scene.colour)
+
+
+def _character(u: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The subject of the subject set: a four-coloured beetle with two eyes, always the same."""
+    body = (u / 1.05) ** 2 + (w / 0.9) ** 2 < 1.0
+    quarters = np.where((u > 0)[..., None], [0.45, -0.3, 0.1], [-0.45, 0.3, -0.1])
+    quarters = np.where((w > 0)[..., None], quarters, -quarters[..., ::-1])
+    eyes = ((u - 0.5) ** 2 + (np.abs(w) - 0.38) ** 2) < 0.07
+    shell = (np.abs(w) < 0.12) & (u < 0.1)
+    shade = np.where(shell[..., None], [0.45, 0.45, 0.45], quarters)
+    shade = np.where(eyes[..., None], [-0.45, -0.45, -0.45], shade)
+    return body, shade
+
+
+def _woodcut(offset: np.ndarray, inside: np.ndarray, screen_x: np.ndarray, screen_y: np.ndarray) -> np.ndarray:
+    """Two inks over grey: hatching fixed to the page, its strokes swelling with brightness; shapes cut solid."""
+    luma = offset @ np.array([0.35, 0.45, 0.2])
+    hatch = np.cos(2 * np.pi * 6 * (screen_x + screen_y) / SIZE)
+    ink = np.where(inside, np.tanh(14.0 * luma), 0.75 * np.tanh(4.0 * (0.8 * luma + 0.3 * hatch)))
+    return ink[..., None] * np.array([0.42, 0.30, 0.14])

@@ -1,0 +1,187 @@
+"""The schema of every command's config. Hydra composes YAML; these models check it: an unknown key is an error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Level = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """No unknown keys, no change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoiseLevels(Strict):
+    """sigma = exp(Normal(mean, std)), clamped to [minimum, maximum]."""
+
+    mean: Finite
+    std: Annotated[float, Field(gt=0, le=10)]
+    minimum: Level = 0.002
+    maximum: Level = 700.0
+
+
+class ModelConfig(Strict):
+    """One checkpoint of a family, its geometry, and how much training it wants."""
+
+    name: str
+    family: str
+    id: str | None
+    """Hub id; null: the package carries the weights."""
+    revision: str | None
+    """Commit (40 hex digits) of the Hub id."""
+    source: str | None = None
+    """A local diffusers folder instead of the Hub id."""
+    variant: str | None = None
+    """Weight file variant, for example fp16."""
+    licence: str
+    frames: Annotated[int, Field(ge=2, le=512)]
+    height: Annotated[int, Field(ge=16, le=8192)]
+    width: Annotated[int, Field(ge=16, le=8192)]
+    fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)]
+    motion_bucket_id: Annotated[int, Field(ge=0, le=255)] = 127
+    noise_levels: NoiseLevels
+    condition_noise: NoiseLevels = NoiseLevels(mean=-3.0, std=0.5, minimum=1e-6, maximum=10.0)
+    """Noise added to the condition image, in pixel units of [-1, 1]."""
+    learning_rate: Rate
+    """What a rank 16 adapter wants; recipes and optimizers refer to it."""
+    max_steps: Positive
+    """What a small adapter wants; recipes refer to it."""
+    batch_size: Positive
+    validate_every: Positive
+    sampling_steps: Positive = 25
+
+
+class DataConfig(Strict):
+    """Where clips come from and how they become tensors."""
+
+    source: str | list[str] | None
+    """A dataset folder, a shard, a list of them, or demo:NAME for a packaged set."""
+    fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None
+    """Frames are taken at this rate; null: at each clip's own."""
+    motion_bucket: Literal["clip"] | Annotated[int, Field(ge=0, le=255)]
+    """A number for every clip, or `clip`: what the clip's metadata says (127 when it says nothing)."""
+    batch_size: Positive
+    workers: Annotated[int, Field(ge=0, le=256)]
+    horizontal_flip: bool
+    cache: Literal["memory", "none"]
+    """memory: each clip is encoded once and its posterior is kept."""
+
+
+class HalfConfig(Strict):
+    """The adapter's settings for one half of the network."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)]
+    alpha: Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
+    learning_rate: Rate
+
+
+class AdapterConfig(Strict):
+    """What is trained: a LoRA over chosen modules, or (kind: full) every weight of the denoiser."""
+
+    kind: Literal["lora", "full"]
+    targets: Literal["spatial", "temporal", "both"]
+    modules: Literal["attention", "attention_and_feed_forward"]
+    pattern: str | None = None
+    """A regular expression over full module names, instead of targets and modules."""
+    spatial: HalfConfig
+    temporal: HalfConfig
+
+
+class OptimizerConfig(Strict):
+    """AdamW and its schedule."""
+
+    learning_rate: Rate
+    betas: tuple[Share, Share]
+    weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    schedule: Literal["constant", "cosine"]
+    gradient_clip: Level | None
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    """Also keep an exponential moving average of the trained weights; it is what is validated, sampled and saved."""
+
+
+class TrainerConfig(Strict):
+    """How long, on what, and how often to look."""
+
+    max_steps: Positive
+    accumulate: Positive
+    """Batches per optimizer step."""
+    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"]
+    """auto: bf16-mixed on a GPU that has it, 32 on a CPU."""
+    device: Literal["auto", "cpu", "cuda"]
+    devices: Positive
+    gradient_checkpointing: bool
+    condition_dropout: Share
+    save_every: Positive
+    keep_checkpoints: Positive
+    log_every: Positive
+
+
+class ValidationConfig(Strict):
+    """Fixed noise on a fixed grid of noise levels, on held-out clips; and sample videos at fixed seeds."""
+
+    every: Positive
+    clips: Positive
+    sigmas: Annotated[list[Level], Field(min_length=1)]
+    sample_every: Positive
+    sample_inputs: Annotated[int, Field(ge=0)]
+    sample_seed: int
+    sampling_steps: Positive
+
+
+class LoggerConfig(Strict):
+    """Where metrics go besides the run folder's own files."""
+
+    kind: Literal["csv", "wandb", "tensorboard"]
+    project: str
+
+
+class FitConfig(Strict):
+    """`python -m svdtrain fit`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    run_dir: str | None
+    """null: runs/NAME/TIME."""
+    resume: str | None
+    """A run folder to go on with, or `auto`: the newest run of this name."""
+    model: ModelConfig
+    data: DataConfig
+    adapter: AdapterConfig
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+    validation: ValidationConfig
+    logger: LoggerConfig
+
+
+class GenerateConfig(Strict):
+    """`python -m svdtrain generate`."""
+
+    model: ModelConfig
+    adapter: str | list[str] | None
+    """A run folder or an adapter file, or several."""
+    image: str | None
+    """A picture or a folder of pictures."""
+    out: str
+    """An mp4, or a folder when there are several videos."""
+    seed: int | list[int]
+    steps: Positive
+    fps: Annotated[int, Field(ge=1, le=240)]
+    motion_bucket_id: Annotated[int, Field(ge=0, le=255)]
+    noise_aug_strength: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+    min_guidance: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
+    max_guidance: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
+    strength: Finite | list[Finite]
+    """1.0 as trained, 0.0 the base; one number per adapter, or one for all."""
+    spatial_strength: Finite | None
+    temporal_strength: Finite | None
+    base_only: bool
+    device: Literal["auto", "cpu", "cuda"]

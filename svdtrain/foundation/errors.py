@@ -1,0 +1,57 @@
+"""User mistakes: one line that says what, where and why, one line that mends it, and an exit code by kind."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class SvdtrainError(Exception):
+    """A mistake the user can mend: shown as "error: message / hint: hint" without a traceback (unless --debug)."""
+
+    exit_code: ClassVar[int] = 5
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(SvdtrainError):
+    """A wrong command, key, value or recipe."""
+
+    exit_code = 2
+
+
+class DataError(SvdtrainError):
+    """Clips, shards or images that cannot be used."""
+
+    exit_code = 3
+
+
+class ModelError(SvdtrainError):
+    """A base model or an adapter that is missing, damaged or of another kind."""
+
+    exit_code = 4
+
+
+class SystemFault(SvdtrainError):
+    """Disk, memory, permissions, or a run folder that is taken."""
+
+    exit_code = 5
+
+
+class NumericError(SvdtrainError):
+    """A loss or gradient that is not finite."""
+
+    exit_code = 6
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """"did you mean 'x'?" for the likeliest known name, or the list of them when none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"

@@ -1,0 +1,71 @@
+"""The nouns every layer shares, and the legend of shapes.
+
+B clips of a batch · T frames · C channels · H, W height and width (of pixels or of latents) · L tokens · D features.
+A name carries its axes: pixels_BTCHW, sigma_B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Training clips as the data stream hands them out."""
+
+    pixels_BTCHW: Tensor
+    """fp32 RGB in [-1, 1]."""
+    fps_B: Tensor
+    """fp32 frames per second at which the frames were taken (not the file's rate)."""
+    motion_bucket_B: Tensor
+    """fp32 in [0, 255]."""
+    keys_B: tuple[str, ...]
+    """Clip keys, with everything that chose the pixels (window, flip): equal keys mean equal pixels."""
+    positions_B: tuple[int, ...]
+    """Global position in the stream; the key of every random draw."""
+
+    def to(self, device: torch.device | str) -> ClipBatch:
+        """The same batch with its tensors on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("pixels_BTCHW", "fps_B", "motion_bucket_B")}
+        return replace(self, **moved)
+
+
+class Conditions(Protocol):
+    """What a denoiser is told besides the noisy latents. Each family has its own frozen dataclass."""
+
+    def dropped(self, drop_B: Tensor) -> Self:
+        """The unconditional branch of the family's sampler for the clips where bool drop_B [B] is true."""
+        ...
+
+
+@dataclass(frozen=True)
+class LatentPosterior:
+    """A VAE's posterior over a clip's latents, already in the denoiser's scale."""
+
+    mean_BTCHW: Tensor
+    std_BTCHW: Tensor
+
+    def sample(self, noise_BTCHW: Tensor) -> Tensor:
+        """Latents [B, T, C, H, W] = mean + std * noise."""
+        return self.mean_BTCHW + self.std_BTCHW * noise_BTCHW
+
+
+@dataclass(frozen=True)
+class NoisyLatents:
+    """Corrupted latents in network space: what the denoiser reads, and what it should answer."""
+
+    input_BTCHW: Tensor
+    """fp32, scaled as the network expects it."""
+    timestep_B: Tensor
+    """fp32, the network's own encoding of the noise level."""
+    target_BTCHW: Tensor
+    """fp32, what the network is asked to predict."""
+    weight_B: Tensor
+    """fp32 weight of each clip's loss."""
+    sigma_B: Tensor
+    """fp32 noise level, for logging by level."""
