@@ -34,6 +34,11 @@ class ClipBatch:
         moved = {name: getattr(self, name).to(device) for name in ("pixels_BTCHW", "fps_B", "motion_bucket_B")}
         return replace(self, **moved)
 
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory: what DataLoader(pin_memory=True) calls."""
+        pinned = {name: getattr(self, name).pin_memory() for name in ("pixels_BTCHW", "fps_B", "motion_bucket_B")}
+        return replace(self, **pinned)
+
 
 class Conditions(Protocol):
     """What a denoiser is told besides the noisy latents. Each family has its own frozen dataclass."""

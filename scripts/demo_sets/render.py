@@ -46,7 +46,9 @@ def main() -> None:
             for shard in range((count + options.per_shard - 1) // options.per_shard):
                 part = itertools.islice(clips, options.per_shard)
                 write_shard(options.out / f"{split}-{shard:06d}.tar", part)
-    print(f"{options.set}: {options.train} train and {options.held_out} held-out clips in {options.out} ({', '.join(KINDS)})")
+    print(
+        f"{options.set}: {options.train} train and {options.held_out} held-out clips in {options.out} ({', '.join(KINDS)})"
+    )
 
 
 if __name__ == "__main__":

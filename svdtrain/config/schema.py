@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
     """No unknown keys, no change after the check."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class NoiseLevels(Strict):
@@ -46,6 +47,8 @@ class ModelConfig(Strict):
     height: Annotated[int, Field(ge=16, le=8192)]
     width: Annotated[int, Field(ge=16, le=8192)]
     fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)]
+    data_fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None = None
+    """The rate at which frames of training clips are taken; null: each clip's own. data.fps refers to it."""
     motion_bucket_id: Annotated[int, Field(ge=0, le=255)] = 127
     noise_levels: NoiseLevels
     condition_noise: NoiseLevels = NoiseLevels(mean=-3.0, std=0.5, minimum=1e-6, maximum=10.0)
@@ -57,6 +60,8 @@ class ModelConfig(Strict):
     batch_size: Positive
     validate_every: Positive
     sampling_steps: Positive = 25
+    gradient_checkpointing: bool = False
+    """Whether training at this geometry needs it on a usual card; trainer.gradient_checkpointing refers to it."""
 
 
 class DataConfig(Strict):
@@ -91,6 +96,8 @@ class AdapterConfig(Strict):
     modules: Literal["attention", "attention_and_feed_forward"]
     pattern: str | None = None
     """A regular expression over full module names, instead of targets and modules."""
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Both halves' rank unless a half states its own: what is trained is spatial.rank and temporal.rank."""
     spatial: HalfConfig
     temporal: HalfConfig
 
@@ -99,7 +106,7 @@ class OptimizerConfig(Strict):
     """AdamW and its schedule."""
 
     learning_rate: Rate
-    betas: tuple[Share, Share]
+    betas: tuple[Beta, Beta]
     weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
     warmup_steps: Annotated[int, Field(ge=0)]
     schedule: Literal["constant", "cosine"]
@@ -114,7 +121,7 @@ class TrainerConfig(Strict):
     max_steps: Positive
     accumulate: Positive
     """Batches per optimizer step."""
-    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"]
+    precision: Annotated[Literal["auto", "32", "bf16-mixed", "16-mixed"], BeforeValidator(str)]
     """auto: bf16-mixed on a GPU that has it, 32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"]
     devices: Positive
@@ -147,7 +154,7 @@ class LoggerConfig(Strict):
 class FitConfig(Strict):
     """`python -m svdtrain fit`."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     run_dir: str | None
     """null: runs/NAME/TIME."""

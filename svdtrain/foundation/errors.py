@@ -51,7 +51,7 @@ class NumericError(SvdtrainError):
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """"did you mean 'x'?" for the likeliest known name, or the list of them when none is near."""
+    """ "did you mean 'x'?" for the likeliest known name, or the list of them when none is near."""
     names = sorted(known)
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"

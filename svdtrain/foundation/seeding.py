@@ -40,7 +40,9 @@ class Draws:
 
     def uniform(self, purpose: str) -> Tensor:
         """fp64 [B] in (0, 1)."""
-        rows = [torch.rand((), dtype=torch.float64, generator=generator(self.seed, purpose, key)) for key in self.keys_B]
+        rows = [
+            torch.rand((), dtype=torch.float64, generator=generator(self.seed, purpose, key)) for key in self.keys_B
+        ]
         return torch.stack(rows).clamp(1e-9, 1 - 1e-9).to(self.device)
 
     def stratified(self, purpose: str) -> Tensor:

@@ -1,0 +1,1 @@
+"""Composition roots: one file a command, one run(config) each."""

@@ -1,0 +1,151 @@
+"""`python -m svdtrain fit`: the run as a story."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+import svdtrain
+from svdtrain.adapters.files import save_adapter
+from svdtrain.adapters.fingerprint import fingerprint
+from svdtrain.adapters.inject import adapter_parameters, lora_config
+from svdtrain.families.build import build_family
+from svdtrain.reporting.run_record import RunRecord, newest_run
+from svdtrain.training import build
+from svdtrain.training.callbacks.average import WeightAverage
+from svdtrain.training.callbacks.position import StreamPosition
+from svdtrain.training.callbacks.progress import StepProgress
+from svdtrain.training.callbacks.sample import SampleVideos
+from svdtrain.training.callbacks.save import SaveCheckpoints
+from svdtrain.training.callbacks.stop import GracefulStop
+from svdtrain.training.callbacks.validate import SigmaGridValidation
+from svdtrain.training.checkpoint import checkpoints
+from svdtrain.training.loggers import build_loggers
+
+if TYPE_CHECKING:
+    from svdtrain.config.schema import FitConfig
+    from svdtrain.families.protocol import ModelFamily
+
+
+def run(config: FitConfig, overrides: list[str]) -> int:
+    """Train, look, save; the exit code is 143 or 130 after a stop by signal."""
+    console = Console()
+    _quiet()
+    data = build.build_data(config)
+    data.setup("fit")
+    family = build_family(config.model)
+    base_fingerprint = fingerprint(family.denoiser)
+    module = build.build_module(config, family)
+    record, checkpoint = _open_run(config, overrides)
+    first_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+
+    held_out = data.held_out(config.validation.clips)
+    requests, truths = build.sample_requests(config, held_out)
+    average = WeightAverage(config.optimizer.ema_decay)
+    progress = StepProgress(console, config.trainer.log_every)
+    validation = SigmaGridValidation(held_out, config.validation.sigmas, config.validation.every, average)
+    samples = SampleVideos(record.run_dir, requests, truths, config.validation.sample_every, average)
+    write_result = partial(_write_result, config, family, base_fingerprint, record.run_dir)
+    save = SaveCheckpoints(
+        record.run_dir, config.trainer.save_every, config.trainer.keep_checkpoints, average, write_result
+    )
+    stop = GracefulStop(record.run_dir)
+    settings = config.model_dump(mode="json")
+    loggers = build_loggers(
+        config.logger.kind, config.logger.project, config.name, record.run_dir, first_step, settings, console
+    )
+    trainer = build.build_trainer(
+        config, loggers, [StreamPosition(data), progress, average, validation, samples, save, stop]
+    )
+
+    trained = sum(p.numel() for p in family.denoiser.parameters() if p.requires_grad)
+    summary = data.describe()
+    console.print(
+        f"{config.name}: {config.model.name} ({config.model.licence}), {trained:,} trained parameters; "
+        f"{summary.train_clips} clips and {summary.held_out_clips} held out"
+    )
+    console.print(f"run folder {record.run_dir}", highlight=False)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
+    except BaseException:
+        record.update(state="failed")
+        raise
+    record.update(
+        state="stopped" if stop.exit_code else "done",
+        step=trainer.global_step,
+        speed=progress.summary(module),
+        validation_ratios=validation.ratios,
+        dataset=asdict(summary),
+    )
+    _tell(console, config, record, validation, stop)
+    return stop.exit_code or 0
+
+
+def _open_run(config: FitConfig, overrides: list[str]) -> tuple[RunRecord, Path | None]:
+    """A new run folder, or the one to go on with and its newest checkpoint."""
+    if config.resume is None:
+        inherited = os.environ.get("SVDTRAIN_RUN_DIR") if int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
+        if inherited:
+            return RunRecord.reopen(Path(inherited)), None
+        record = RunRecord.create(config.name, config.run_dir, config.model_dump(mode="json"), overrides)
+        os.environ["SVDTRAIN_RUN_DIR"] = str(record.run_dir)  # ranks that Lightning starts share the folder
+        return record, None
+    run_dir = newest_run(config.name) if config.resume == "auto" else Path(config.resume)
+    record = RunRecord.reopen(run_dir)
+    saved = checkpoints(run_dir)
+    return record, saved[-1] if saved else None
+
+
+def _write_result(config: FitConfig, family: ModelFamily, base_fingerprint: str, run_dir: Path, step: int) -> None:
+    """RUN/adapter, or RUN/denoiser after full fine-tuning."""
+    if config.adapter.kind == "full":
+        family.denoiser.save_pretrained(run_dir / "denoiser")
+        return
+    info = build.adapter_info(config, base_fingerprint, step, svdtrain.__version__)
+    lora = lora_config(build.adapter_spec(config, family.spec))
+    save_adapter(run_dir / "adapter", adapter_parameters(family.denoiser), lora, info)
+
+
+def _tell(
+    console: Console, config: FitConfig, record: RunRecord, validation: SigmaGridValidation, stop: GracefulStop
+) -> None:
+    run_dir, speed = record.run_dir, record.fields["speed"]
+    if stop.exit_code:
+        console.print(
+            f"stopped at step {record.fields['step']}; go on with: python -m svdtrain fit "
+            f"{' '.join(record.fields['overrides'])} resume={run_dir}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
+    ratio = validation.ratios[max(validation.ratios)]
+    console.print(
+        f"held-out loss is {ratio:.2f} of the base's; {speed['steps_per_second']:.2f} steps/s, "
+        f"{speed['clips_per_second']:.2f} clips/s, {speed['share_outside_denoiser']:.0%} of the time outside the denoiser"
+    )
+    if config.adapter.kind == "full":
+        console.print(f"denoiser       {run_dir / 'denoiser'}", highlight=False)
+        return
+    if config.validation.sample_inputs:
+        console.print(f"before/after   {run_dir / 'before_after.mp4'}", highlight=False)
+        console.print(f"contact sheet  {run_dir / 'contact_sheet.png'}", highlight=False)
+    console.print(f"adapter        {run_dir / 'adapter' / 'adapter_model.safetensors'}", highlight=False)
+    console.print(
+        f"use it         python -m svdtrain generate adapter={run_dir} image=PICTURE out=video.mp4",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _quiet() -> None:
+    """Lightning and diffusers tell nothing that our own lines do not."""
+    for name in ("pytorch_lightning", "lightning_fabric", "diffusers", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.optim.lr_scheduler")

@@ -1,0 +1,103 @@
+"""`python -m svdtrain generate`: videos from pictures, by the stock pipeline, with adapters or without."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from svdtrain.adapters.files import adapter_path
+from svdtrain.adapters.pipelines import load_adapter
+from svdtrain.families.build import build_family
+from svdtrain.families.protocol import Request
+from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
+from svdtrain.generation.images import find_images, read_image
+from svdtrain.generation.sheets import contact_sheet, write_png
+from svdtrain.generation.video_files import write_mp4
+
+if TYPE_CHECKING:
+    from svdtrain.config.schema import GenerateConfig
+
+
+def run(config: GenerateConfig, overrides: list[str]) -> None:  # noqa: ARG001
+    """One video per picture and seed, and a contact sheet of them all."""
+    console = Console()
+    for name in ("diffusers", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    adapters = [] if config.base_only else _listed(config.adapter)
+    strengths = _strengths(config.strength, len(adapters))
+    for adapter in adapters:
+        adapter_path(adapter)
+    if config.image is None:
+        raise UsageError("image is not set", "image=PICTURE or image=FOLDER")
+    images = find_images(config.image)
+    seeds = [config.seed] if isinstance(config.seed, int) else list(config.seed)
+    targets = _targets(Path(config.out), images, seeds)
+    pictures = [read_image(path, config.model.height, config.model.width) for path in images]
+
+    family = build_family(config.model)
+    device = choose_device(config.device)
+    family.to(device, DTYPES[choose_precision("auto", device)])
+    for adapter, strength in zip(adapters, strengths, strict=True):
+        load_adapter(
+            family.denoiser, adapter, strength, spatial=config.spatial_strength, temporal=config.temporal_strength
+        )
+    rows = []
+    for (picture, seed), target in zip(itertools.product(pictures, seeds), targets, strict=True):
+        request = Request(
+            image=picture,
+            frames=config.model.frames,
+            height=config.model.height,
+            width=config.model.width,
+            steps=config.steps,
+            seed=seed,
+            fps=config.fps,
+            motion_bucket_id=config.motion_bucket_id,
+            noise_aug_strength=config.noise_aug_strength,
+            min_guidance=config.min_guidance,
+            max_guidance=config.max_guidance,
+        )
+        (video,) = family.sample([request])
+        write_mp4(target, video, config.fps)
+        rows.append((target.stem, video))
+        console.print(str(target), highlight=False, soft_wrap=True)
+    sheet = Path(config.out).with_suffix(".png") if len(targets) == 1 else Path(config.out) / "contact_sheet.png"
+    write_png(sheet, contact_sheet(rows))
+    console.print(str(sheet), highlight=False, soft_wrap=True)
+
+
+def _listed(adapter: str | list[str] | None) -> list[str]:
+    if adapter is None:
+        return []
+    return [adapter] if isinstance(adapter, str) else list(adapter)
+
+
+def _strengths(strength: float | list[float], adapters: int) -> list[float]:
+    if not isinstance(strength, list):
+        return [strength] * adapters
+    if len(strength) != adapters:
+        raise UsageError(
+            f"strength={strength}: {len(strength)} numbers for {adapters} adapters",
+            "give one number, or one per adapter",
+        )
+    return strength
+
+
+def _targets(out: Path, images: list[Path], seeds: list[int]) -> list[Path]:
+    """out itself for one video, else OUT/PICTURE-SEED.mp4. Nothing is overwritten."""
+    if len(images) * len(seeds) == 1:
+        targets = [out]
+        if out.suffix.lower() != ".mp4":
+            raise UsageError(f"out={out}: one video is written to an mp4 file", "out=NAME.mp4")
+    else:
+        targets = [out / f"{image.stem}-{seed}.mp4" for image in images for seed in seeds]
+        if out.suffix:
+            raise UsageError(f"out={out}: {len(targets)} videos need a folder", "out=FOLDER")
+    taken = next((target for target in targets if target.exists()), None)
+    if taken:
+        raise UsageError(f"out={out}: {taken} exists already", "choose another name; nothing is overwritten")
+    return targets

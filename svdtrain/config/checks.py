@@ -1,0 +1,117 @@
+"""What no single field can say: settings that contradict each other, and settings that cannot take effect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from svdtrain.config.schema import FitConfig, GenerateConfig, ModelConfig
+from svdtrain.foundation.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pydantic import BaseModel
+
+    from svdtrain.config.schema import NoiseLevels
+
+
+def refuse_contradictions(config: BaseModel) -> None:
+    """Raise UsageError for the first contradiction between settings."""
+    if isinstance(config, FitConfig):
+        _check_model(config.model)
+        _check_fit(config)
+    if isinstance(config, GenerateConfig):
+        _check_model(config.model)
+        _check_generate(config)
+
+
+def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
+    """One sentence for each key of `given` (those the user typed) that has no effect beside the other settings."""
+    causes = _causes_fit(config) if isinstance(config, FitConfig) else []
+    if isinstance(config, GenerateConfig):
+        causes = _causes_generate(config)
+    return [
+        f"{key} has no effect: {cause}"
+        for prefix, cause in causes
+        for key in sorted(given)
+        if key == prefix or key.startswith(prefix + ".")
+    ]
+
+
+def _check_model(model: ModelConfig) -> None:
+    # Eight-fold by the VAE and eight-fold by the denoiser of the released models; the packaged one is shallower.
+    step = 64 if model.id else 16
+    for name, size in (("height", model.height), ("width", model.width)):
+        if size % step:
+            near = f"{max(size // step, 1) * step} or {(size // step + 1) * step}"
+            raise UsageError(f"model.{name}: {size} is not a multiple of {step}", f"model.{name}={near}")
+    _check_levels("model.noise_levels", model.noise_levels)
+    _check_levels("model.condition_noise", model.condition_noise)
+
+
+def _check_levels(key: str, levels: NoiseLevels) -> None:
+    if levels.minimum >= levels.maximum:
+        raise UsageError(f"{key}.minimum: {levels.minimum:g} is not below {key}.maximum ({levels.maximum:g})")
+
+
+def _check_fit(config: FitConfig) -> None:
+    if not config.data.source:
+        raise UsageError("data.source: is not set", "data.source=FOLDER of shards, or a recipe: config=style_lora")
+    warmup, steps = config.optimizer.warmup_steps, config.trainer.max_steps
+    if warmup >= steps:
+        raise UsageError(
+            f"optimizer.warmup_steps: {warmup} leaves no step at the full rate of trainer.max_steps={steps}",
+            f"optimizer.warmup_steps={steps // 10}",
+        )
+    if config.trainer.precision == "16-mixed" and config.trainer.device == "cpu":
+        raise UsageError("trainer.precision: 16-mixed needs a GPU, and trainer.device is cpu", "trainer.precision=auto")
+
+
+def _check_generate(config: GenerateConfig) -> None:
+    adapters = _listed(config.adapter)
+    if not adapters and not config.base_only:
+        raise UsageError("adapter: is not set", "adapter=RUN_OR_FILE, or base_only=true for the model alone")
+    if not config.image:
+        raise UsageError("image: is not set", "image=PICTURE or a folder of pictures")
+    strengths = _listed(config.strength)
+    if len(strengths) not in (1, len(adapters)) and not config.base_only:
+        seen = f"strength: {len(strengths)} numbers for {len(adapters)} adapters"
+        raise UsageError(seen, "one for each, or one for all")
+
+
+def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
+    adapter = config.adapter
+    causes = _causes_model(config.model)
+    if adapter.kind == "full":
+        cause = "adapter.kind is full, which trains every weight"
+        halves = [f"{half}.{name}" for half in ("spatial", "temporal") for name in ("rank", "alpha")]
+        names = ["targets", "modules", "pattern", "rank", *halves]
+        causes += [(f"adapter.{name}", cause) for name in names]
+    elif adapter.pattern is not None:
+        causes += [(f"adapter.{name}", "adapter.pattern says which modules") for name in ("targets", "modules")]
+    else:
+        idle = {"spatial": "temporal", "temporal": "spatial"}.get(adapter.targets)
+        causes += [(f"adapter.{idle}", f"adapter.targets is {adapter.targets}")] if idle else []
+    if config.logger.kind == "csv":
+        causes.append(("logger.project", "logger.kind is csv"))
+    return causes
+
+
+def _causes_generate(config: GenerateConfig) -> list[tuple[str, str]]:
+    causes = _causes_model(config.model)
+    if config.base_only:
+        names = ("adapter", "strength", "spatial_strength", "temporal_strength")
+        causes += [(name, "base_only is true") for name in names]
+    return causes
+
+
+def _causes_model(model: ModelConfig) -> list[tuple[str, str]]:
+    if not model.source:
+        return []
+    return [(key, "model.source names a local folder") for key in ("model.id", "model.revision")]
+
+
+def _listed(value: object) -> list[object]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]

@@ -1,0 +1,116 @@
+"""Errors of Hydra, OmegaConf, YAML and pydantic in one line each: the key or file, what was seen, what is wanted."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from svdtrain.config.catalogue import keys, suggestion
+from svdtrain.foundation.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pydantic import BaseModel, ValidationError
+
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+JsonSchema = dict[str, Any]
+
+
+def composition_error(error: Exception) -> UsageError:
+    """The UsageError for anything that Hydra or OmegaConf raise while they compose."""
+    cause = error.__cause__ or error
+    if isinstance(error, OverrideParseException):
+        key = error.override.partition("=")[0]
+        return UsageError(f"{error.override}: cannot be read as KEY=VALUE", f"quote the value: '{key}=\"...\"'")
+    if isinstance(error, MissingConfigException):
+        wanted = error.missing_cfg_file or ""
+        names = error.options or []
+        near = f"; {nearest(wanted.rpartition('/')[2], names)}" if names else ""
+        return UsageError(f"{wanted}: no such config{near}")
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return UsageError(f"{mark.name}, line {mark.line + 1}: not YAML: {error.problem}")
+    if isinstance(cause, OmegaConfBaseException):
+        key = f"{cause.full_key}: " if cause.full_key else ""
+        return UsageError(key + _one_line(cause))
+    return UsageError(_one_line(error))
+
+
+def validation_error(error: ValidationError, schema: type[BaseModel], given: Collection[str]) -> UsageError:
+    """The UsageError for values that do not fit the schema: one in full (of `given` if any), the others counted."""
+    document = schema.model_json_schema()
+    lines: dict[str, str] = {}
+    for item in error.errors():
+        key, wanted = _locate(item["loc"], document)
+        if item["type"] == "extra_forbidden":
+            key = ".".join(str(part) for part in item["loc"])
+            line = f"{key}: no such key; {suggestion(key, keys(schema))}"
+            if item["loc"][0] in ("config", "debug", "local"):
+                line = f"{key}: a file under {item['loc'][0]}/ needs '# @package _global_' as its first line"
+        elif item["type"] == "missing" and key == ".".join(str(part) for part in item["loc"]):
+            line = f"{key}: is missing; wanted {wanted}"
+        else:
+            line = f"{key}: {_shown(item['input'])} is not allowed; wanted {wanted}"
+        lines.setdefault(key, line)
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    first = next((key for key in lines if key in given), next(iter(lines)))
+    return UsageError(lines[first] + more)
+
+
+def _locate(location: tuple[int | str, ...], document: JsonSchema) -> tuple[str, str]:
+    """The dotted key of an error's location, without pydantic's union branches, and what is wanted there."""
+    node, path = document, []
+    for part in location:
+        properties = _followed(node, document).get("properties", {})
+        if part not in properties:
+            break
+        node = properties[part]
+        path.append(str(part))
+    return ".".join(path), _wanted(_followed(node, document))
+
+
+def _followed(node: JsonSchema, document: JsonSchema) -> JsonSchema:
+    reference = node.get("$ref", "")
+    return document["$defs"][reference.rpartition("/")[2]] if reference else node
+
+
+def _wanted(node: JsonSchema) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in node:
+        return " or ".join(_wanted(branch) for branch in node["anyOf"])
+    choices = node.get("enum") or ([node["const"]] if "const" in node else [])
+    if choices:
+        return " or ".join(repr(choice) for choice in choices)
+    kind = node.get("type", "")
+    if kind == "array" and "prefixItems" in node:
+        return f"a list of {len(node['prefixItems'])}, each {_wanted(node['prefixItems'][0])}"
+    if kind == "array":
+        return f"{'a filled' if node.get('minItems') else 'a'} list, each {_wanted(node['items'])}"
+    if "pattern" in node:
+        return f"text that matches {node['pattern']}"
+    names = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
+    return names.get(kind, "null" if kind == "null" else "a group of keys") + _range(node)
+
+
+def _range(node: JsonSchema) -> str:
+    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    if "minimum" in node and "maximum" in node:
+        return f" from {node['minimum']:g} to {node['maximum']:g}"
+    limits = [f"{word} {node[name]:g}" for name, word in words.items() if name in node]
+    return " " + " and ".join(limits) if limits else ""
+
+
+def _shown(value: object) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_line(error: BaseException) -> str:
+    """The first sentence of a message, without Hydra's advice to add keys by `+`."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"\s+", " ", lines[0]) if lines else type(error).__name__

@@ -1,0 +1,159 @@
+"""A command line as Hydra reads it, overrides and flags, and the mistakes that show before anything is composed."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+
+from svdtrain.config import catalogue
+from svdtrain.config.explain import COMPOSITION_ERRORS, composition_error
+from svdtrain.foundation.errors import UsageError, nearest
+from svdtrain.foundation.files import packaged
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+OPTIONAL_GROUPS = ("config", "debug", "local")
+NAMESAKES = {"adapter": "adapter_files"}
+"""Keys that name a group of another command: Hydra would take `adapter=RUN` for a choice in configs/adapter/."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for, the sub-command and our own flags taken out."""
+
+    config_name: str
+    overrides: tuple[str, ...]
+    flags: tuple[str, ...]
+    """Hydra's flags as typed."""
+    parsed_flags: Namespace
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it stands for several jobs."""
+        return self.parsed_flags.multirun or any(line.lower() == "hydra.mode=multirun" for line in self.overrides)
+
+    @property
+    def only_shows(self) -> bool:
+        """Whether Hydra is to show something (--cfg, --info …) and run nothing."""
+        flags = self.parsed_flags
+        return bool(flags.cfg or flags.info or flags.hydra_help or flags.shell_completion)
+
+    @cached_property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders of configs, the one that wins first."""
+        main = self.parsed_flags.config_path
+        folders = [packaged("configs") if main is None else Path(main)]
+        if self.parsed_flags.config_dir is not None:
+            folders.append(Path(self.parsed_flags.config_dir))
+        for folder in folders:
+            if not folder.is_dir():
+                raise UsageError(f"{folder}: no such config folder")
+        return tuple(folder.absolute() for folder in folders)
+
+    @cached_property
+    def groups(self) -> dict[str, dict[str, Path]]:
+        """The command's groups, their options, and each option's file."""
+        return catalogue.groups(self.roots, self.config_name)
+
+    @cached_property
+    def given(self) -> frozenset[str]:
+        """The keys on the command line."""
+        return frozenset(typed(override.key_or_group) for override in self.parsed)
+
+    @cached_property
+    def parsed(self) -> list[Override]:
+        """The overrides by Hydra's grammar."""
+        for line in self.overrides:
+            if "=" not in line and not line.startswith("~"):
+                recipes = self.groups.get("config", {})
+                meant = f"; did you mean 'config={line}'?" if line in recipes else ""
+                raise UsageError(f"{line}: not of the form KEY=VALUE{meant}")
+        try:
+            return OverridesParser.create().parse_overrides(list(self.overrides))
+        except COMPOSITION_ERRORS as error:
+            raise composition_error(error) from error
+
+
+def parse(arguments: list[str], config_name: str) -> Request:
+    """Read a command's arguments as Hydra would. Raises UsageError for flags that Hydra does not have."""
+    parser = get_args_parser()
+
+    def fail(message: str) -> NoReturn:
+        raise UsageError(message, "the flags are listed by --help")
+
+    parser.error = fail  # type: ignore[method-assign]
+    flags = parser.parse_intermixed_args(arguments)
+    if flags.experimental_rerun is not None:
+        raise UsageError("--experimental-rerun: refused, it reads a pickle, which can run any code")
+    rest = list(arguments)
+    for line in flags.overrides:
+        rest.remove(line)
+    request = Request(flags.config_name or config_name, tuple(flags.overrides), tuple(rest), flags)
+    renames = {key: other for key, other in NAMESAKES.items() if key not in request.groups}
+    return replace(request, overrides=tuple(_renamed(line, renames) for line in request.overrides))
+
+
+def typed(line: str) -> str:
+    """An override or a key as the user typed it, under its own name instead of the NAMESAKES'."""
+    return _renamed(line, {other: key for key, other in NAMESAKES.items()})
+
+
+def _renamed(line: str, names: dict[str, str]) -> str:
+    key, equals, value = line.partition("=")
+    return names.get(key, key) + equals + value
+
+
+def check_override(override: Override, request: Request, schema: type[BaseModel]) -> None:
+    """Raise UsageError for a key or option that does not exist, a value that would run code, or a sweep without -m."""
+    key, line = typed(override.key_or_group), typed(str(override.input_line))
+    if "_target_" in line:
+        raise UsageError(f"{line}: _target_ is refused, it can run any code")
+    if key.partition(".")[0].partition("/")[0] == "hydra":
+        return
+    groups = request.groups
+    known = [*catalogue.keys(schema), *(name for name in groups if name in OPTIONAL_GROUPS)]
+    if key not in known:
+        raise UsageError(f"{key}: no such key; {catalogue.suggestion(key, known)}")
+    if override.is_add() or override.is_force_add():
+        raise UsageError(f"{line}: keys cannot be added", f"{line.lstrip('+')}")
+    if override.is_sweep_override() and not request.sweeps:
+        raise UsageError(f"{line}: several values for one run", f"-m runs each; a list is {key}=[A,B]")
+    if key not in groups or override.is_delete():
+        return
+    for option in _values(override):
+        if option is None and key in OPTIONAL_GROUPS:
+            continue
+        if groups[key] and option not in groups[key]:
+            what = "recipe" if key == "config" else f"option of {key}"
+            text = "null" if option is None else str(option)
+            raise UsageError(f"{key}={text}: no such {what}; {nearest(text, groups[key])}")
+
+
+def _values(override: Override) -> list[Any]:
+    """Each value of an override; none for a sweep over an interval or a pattern, which only a sweeper can count."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return []
+    return [str(value) for value in override.sweep_string_iterator()]
+
+
+def jobs(request: Request) -> list[list[str]]:
+    """Override lists that together hold each value of each sweep at least once."""
+    columns = []
+    for override in request.parsed:
+        if override.is_sweep_override():
+            columns.append([f"{override.get_key_element()}={value}" for value in _values(override)])
+        else:
+            columns.append([str(override.input_line)])
+    columns = [column for column in columns if column]
+    count = max((len(column) for column in columns), default=1)
+    return [[column[job % len(column)] for column in columns] for job in range(count)]

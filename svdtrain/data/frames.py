@@ -1,0 +1,55 @@
+"""Which frames of a video a training clip takes: by time, so that the stated frames per second are true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from svdtrain.foundation.errors import DataError
+
+if TYPE_CHECKING:
+    from svdtrain.data.decoding import VideoInfo
+
+
+@dataclass(frozen=True)
+class Window:
+    """Frames of one video."""
+
+    indices: tuple[int, ...]
+    """Places in display order."""
+    start: float
+    """Seconds from the video's first frame to the window's."""
+    fps: float
+    """Frames per second at which they are taken."""
+
+
+def choose_times(info: VideoInfo, frames: int, fps: float | None, place: float, name: str) -> Window:
+    """The frames nearest to `frames` moments, 1/fps apart. fps None: the video's own (mean) rate.
+
+    The window starts on one of the frames from which it fits into the video; place in [0, 1] says which. DataError with
+    the numbers when none does, or when the video has fewer frames per second than asked: frames would repeat.
+    """
+    rate = fps or info.fps
+    own = 1 / info.fps
+    span = (frames - 1) / rate
+    if info.frames < frames or info.duration + own / 4 < span:
+        raise DataError(
+            f"{name} is too short: {frames} frames at {rate:.4g} fps take {span:.2f} s, "
+            f"it has {info.frames} frames, {info.duration:.2f} s",
+            "remove it, or take fewer frames (model.frames) or a higher rate (data.fps)",
+        )
+    if rate > info.fps * 1.02:
+        raise DataError(
+            f"{name} has {info.fps:.4g} fps, {rate:.4g} are asked for: frames would repeat",
+            f"set data.fps={info.fps:.4g} or lower, or data.fps=null for each clip's own rate",
+        )
+    times_T = info.times_T
+    starts = max(1, int(np.searchsorted(times_T, info.duration + own / 4 - span, side="right")))
+    first = min(int(place * starts), starts - 1)
+    moments_T = times_T[first] + np.arange(frames) / rate
+    after_T = np.searchsorted(times_T, moments_T).clip(1, info.frames - 1)
+    nearer_before_T = moments_T - times_T[after_T - 1] <= times_T[after_T] - moments_T
+    indices_T = after_T - nearer_before_T
+    return Window(tuple(indices_T.tolist()), float(times_T[first]), rate)

@@ -1,0 +1,1 @@
+"""Pure tensors: noise levels, objectives, losses. No models, no files."""

@@ -1,0 +1,84 @@
+"""The seam: everything the trainer, the generator and the planner need from a video model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from diffusers import DiffusionPipeline
+    from numpy import ndarray
+    from PIL import Image
+    from torch import Tensor, nn
+
+    from svdtrain.diffusion.objective import Objective
+    from svdtrain.foundation.seeding import Draws
+    from svdtrain.types import ClipBatch, Conditions, LatentPosterior, NoisyLatents
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """Facts about a family; no weights."""
+
+    name: str
+    pipeline_class: str
+    """The stock diffusers pipeline that samples it."""
+    targets: Mapping[str, Mapping[str, str]]
+    """Adapter presets: modules -> half (spatial, temporal) -> regular expression over full module names."""
+    repeated_blocks: tuple[str, ...]
+    """Class names of the denoiser's blocks that gradient checkpointing recomputes."""
+    needs_image: bool
+    needs_text: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """One generation."""
+
+    image: Image.Image | None
+    frames: int
+    height: int
+    width: int
+    steps: int
+    seed: int
+    fps: int
+    motion_bucket_id: int
+    noise_aug_strength: float = 0.02
+    min_guidance: float = 1.0
+    max_guidance: float = 3.0
+
+
+class ModelFamily(Protocol):
+    """A loaded model of a family."""
+
+    spec: FamilySpec
+    denoiser: nn.Module
+    """The only part that is ever trained."""
+    objective: Objective
+
+    def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
+        """Move all parts; frozen encoders keep the precision they need."""
+        ...
+
+    def encode_clips(self, pixels_BTCHW: Tensor) -> LatentPosterior:
+        """The posterior over latents of clips in [-1, 1]."""
+        ...
+
+    def encode_conditions(self, clips: ClipBatch, draws: Draws) -> Conditions:
+        """What the denoiser is told about each clip."""
+        ...
+
+    def denoise(self, noisy: NoisyLatents, conditions: Conditions) -> Tensor:
+        """The network's prediction, fp32 [B, T, C, H, W]."""
+        ...
+
+    def pipeline(self) -> DiffusionPipeline:
+        """The stock pipeline around the very same modules."""
+        ...
+
+    def sample(self, requests: Sequence[Request]) -> list[ndarray]:
+        """A uint8 [T, H, W, 3] video per request, by the stock pipeline; equal requests give equal frames."""
+        ...

@@ -1,0 +1,195 @@
+"""Stable Video Diffusion: image to video. Every tensor as the stock pipeline makes it (arXiv 2311.15127; diffusers' source)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
+)
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+from svdtrain.diffusion.noise_levels import LogNormalLevels
+from svdtrain.diffusion.objective import ContinuousVPrediction
+from svdtrain.families.protocol import FamilySpec, Request
+from svdtrain.families.weights import Weights, load_part
+from svdtrain.types import ClipBatch, LatentPosterior, NoisyLatents
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from torch import Tensor
+
+    from svdtrain.foundation.seeding import Draws
+
+# attn2 attends to one token, its softmax is 1 whatever q and k say: adapters on them would only random-walk.
+_ATTENTION = r"(attn1\.(to_q|to_k|to_v|to_out\.0)|attn2\.(to_v|to_out\.0))"
+_FEED_FORWARD = r"ff(_in)?\.net\.(0\.proj|2)"
+
+SPEC = FamilySpec(
+    name="svd",
+    pipeline_class="StableVideoDiffusionPipeline",
+    targets={
+        "attention": {
+            "spatial": rf".*\.transformer_blocks\.\d+\.{_ATTENTION}",
+            "temporal": rf".*\.temporal_transformer_blocks\.\d+\.{_ATTENTION}",
+        },
+        "attention_and_feed_forward": {
+            "spatial": rf".*\.transformer_blocks\.\d+\.({_ATTENTION}|{_FEED_FORWARD})",
+            "temporal": rf".*\.temporal_transformer_blocks\.\d+\.({_ATTENTION}|{_FEED_FORWARD})",
+        },
+    },
+    repeated_blocks=("SpatioTemporalResBlock", "BasicTransformerBlock", "TemporalBasicTransformerBlock"),
+    needs_image=True,
+    needs_text=False,
+)
+
+
+@dataclass(frozen=True)
+class SVDConditions:
+    """The image twice (latent and CLIP embedding), and three numbers."""
+
+    image_latents_BCHW: Tensor
+    """Posterior mode of the noise-augmented first frame, NOT multiplied by the VAE's scaling factor."""
+    image_embeddings_BLD: Tensor
+    """CLIP embedding of the clean first frame, L = 1."""
+    time_ids_BD: Tensor
+    """[fps - 1, motion_bucket_id, noise_aug_strength]; never dropped."""
+
+    def dropped(self, drop_B: Tensor) -> SVDConditions:
+        """Zeros for both forms of the image, as in the unconditional half of the sampler."""
+        keep_B = (~drop_B).to(self.image_latents_BCHW)
+        return replace(
+            self,
+            image_latents_BCHW=self.image_latents_BCHW * keep_B[:, None, None, None],
+            image_embeddings_BLD=self.image_embeddings_BLD * keep_B[:, None, None],
+        )
+
+
+@dataclass
+class SVDFamily:
+    """The parts of one SVD checkpoint. The VAE and the image encoder stay frozen and in fp32."""
+
+    denoiser: UNetSpatioTemporalConditionModel
+    vae: AutoencoderKLTemporalDecoder
+    image_encoder: CLIPVisionModelWithProjection
+    scheduler: EulerDiscreteScheduler
+    feature_extractor: CLIPImageProcessor
+    objective: ContinuousVPrediction
+    condition_noise: LogNormalLevels
+    spec: FamilySpec = SPEC
+
+    def __post_init__(self) -> None:
+        self.vae.requires_grad_(False).eval()
+        self.image_encoder.requires_grad_(False).eval()
+
+    @classmethod
+    def load(cls, weights: Weights, levels: LogNormalLevels, condition_noise: LogNormalLevels) -> SVDFamily:
+        """Load a diffusers folder or a cached Hub snapshot; raises ModelError naming what is missing."""
+        return cls(
+            denoiser=load_part(UNetSpatioTemporalConditionModel, weights, "unet"),
+            vae=load_part(AutoencoderKLTemporalDecoder, weights, "vae"),
+            image_encoder=load_part(CLIPVisionModelWithProjection, weights, "image_encoder"),
+            scheduler=load_part(EulerDiscreteScheduler, weights, "scheduler"),
+            feature_extractor=load_part(CLIPImageProcessor, weights, "feature_extractor"),
+            objective=ContinuousVPrediction(levels),
+            condition_noise=condition_noise,
+        )
+
+    def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
+        """Move all parts; only the denoiser may leave fp32 (the VAE overflows in fp16)."""
+        self.denoiser.to(device=device, dtype=denoiser_dtype)
+        self.vae.to(device=device, dtype=torch.float32)
+        self.image_encoder.to(device=device, dtype=torch.float32)
+
+    @torch.no_grad()
+    def encode_clips(self, pixels_BTCHW: Tensor) -> LatentPosterior:
+        """Posterior of the latents, times the VAE's scaling factor; the encoder is 2-D, frames are independent."""
+        frames_NCHW = pixels_BTCHW.flatten(0, 1).to(self.vae.device, torch.float32)
+        at_once = max(1, 2**20 // (frames_NCHW.shape[-1] * frames_NCHW.shape[-2]))
+        with _full_precision(self.vae.device):
+            posteriors = [self.vae.encode(part).latent_dist for part in frames_NCHW.split(at_once)]
+        mean_NCHW = torch.cat([p.mean for p in posteriors])
+        std_NCHW = torch.cat([p.std for p in posteriors])
+        shape = (*pixels_BTCHW.shape[:2], *mean_NCHW.shape[1:])
+        scale = self.vae.config.scaling_factor
+        return LatentPosterior(mean_NCHW.view(shape) * scale, std_NCHW.view(shape) * scale)
+
+    @torch.no_grad()
+    def encode_conditions(self, clips: ClipBatch, draws: Draws) -> SVDConditions:
+        """Noise-augmented first frame, CLIP embedding of the clean one, and the ids; the noise level per clip."""
+        image_BCHW = clips.pixels_BTCHW[:, 0].to(self.vae.device)
+        level_B = self.condition_noise(draws.uniform("condition noise level")).to(self.vae.device)
+        noise_BCHW = draws.normal("condition noise", tuple(image_BCHW.shape[1:])).to(self.vae.device)
+        noisy_BCHW = image_BCHW + level_B[:, None, None, None] * noise_BCHW
+        with _full_precision(self.vae.device):
+            latents_BCHW = self.vae.encode(noisy_BCHW).latent_dist.mode()
+            embeddings_BLD = self.embed_images(image_BCHW)
+        ids_BD = torch.stack([clips.fps_B.to(level_B) - 1, clips.motion_bucket_B.to(level_B), level_B], dim=1)
+        return SVDConditions(latents_BCHW, embeddings_BLD, ids_BD)
+
+    def embed_images(self, image_BCHW: Tensor) -> Tensor:
+        """CLIP image embeddings [B, 1, D] of full frames in [-1, 1], resized and normalised as the pipeline does."""
+        small_BCHW = (_resize_with_antialiasing(image_BCHW, (224, 224)) + 1.0) / 2.0
+        mean_C = torch.tensor(self.feature_extractor.image_mean).to(small_BCHW)
+        std_C = torch.tensor(self.feature_extractor.image_std).to(small_BCHW)
+        normal_BCHW = (small_BCHW - mean_C[:, None, None]) / std_C[:, None, None]
+        return self.image_encoder(normal_BCHW).image_embeds[:, None]
+
+    def denoise(self, noisy: NoisyLatents, conditions: SVDConditions) -> Tensor:
+        """The UNet's v prediction; the timestep stays fp32 (bf16 would turn sigma 700 into 708)."""
+        frames = noisy.input_BTCHW.shape[1]
+        image_BTCHW = conditions.image_latents_BCHW[:, None].expand(-1, frames, -1, -1, -1)
+        dtype = self.denoiser.dtype
+        prediction_BTCHW = self.denoiser(
+            torch.cat([noisy.input_BTCHW, image_BTCHW], dim=2).to(dtype),
+            noisy.timestep_B,
+            conditions.image_embeddings_BLD.to(dtype),
+            conditions.time_ids_BD,
+        ).sample
+        return prediction_BTCHW if prediction_BTCHW.dtype == torch.float64 else prediction_BTCHW.float()
+
+    def pipeline(self) -> StableVideoDiffusionPipeline:
+        """The stock pipeline around these modules."""
+        return StableVideoDiffusionPipeline(
+            self.vae, self.image_encoder, self.denoiser, self.scheduler, self.feature_extractor
+        )
+
+    @torch.no_grad()
+    def sample(self, requests: Sequence[Request]) -> list[np.ndarray]:
+        """One video per request by the stock pipeline, one after the other."""
+        pipeline = self.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        videos = []
+        for request in requests:
+            with torch.autocast(
+                self.vae.device.type, self.denoiser.dtype, enabled=self.denoiser.dtype != torch.float32
+            ):
+                frames = pipeline(
+                    request.image,
+                    height=request.height,
+                    width=request.width,
+                    num_frames=request.frames,
+                    num_inference_steps=request.steps,
+                    fps=request.fps,
+                    motion_bucket_id=request.motion_bucket_id,
+                    noise_aug_strength=request.noise_aug_strength,
+                    min_guidance_scale=request.min_guidance,
+                    max_guidance_scale=request.max_guidance,
+                    decode_chunk_size=min(request.frames, 8),
+                    generator=torch.Generator().manual_seed(request.seed),
+                    output_type="np",
+                ).frames[0]
+            videos.append((frames * 255).round().astype("uint8"))
+        return videos
+
+
+def _full_precision(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,51 @@
+"""Where the package's own files are, and writes that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from svdtrain.foundation.errors import SystemFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def packaged(name: str) -> Path:
+    """The folder `configs`, `datasets` or `assets`: inside an installed package, or beside it in a source checkout.
+
+    Raises SystemFault when the installation lacks it.
+    """
+    places = [PACKAGE / name]
+    if (PACKAGE.parent / "pyproject.toml").is_file():
+        places.append(PACKAGE.parent / name)
+    for place in places:
+        if place.is_dir():
+            return place
+    looked = " and ".join(str(place) for place in places)
+    raise SystemFault(f"{name}: no such folder in this installation (looked at {looked})", "install svdtrain again")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` for any writer; it takes the place of `path`, flushed to disk, only on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a whole file or none: a reader sees the old content or the new one."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)

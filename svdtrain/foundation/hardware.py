@@ -1,0 +1,25 @@
+"""The device and the precision that fit it."""
+
+from __future__ import annotations
+
+import torch
+
+from svdtrain.foundation.errors import UsageError
+
+DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def choose_device(wanted: str) -> str:
+    """`cuda` or `cpu`. Raises UsageError when cuda is wanted and absent."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("trainer.device=cuda: torch sees no CUDA device", "use device=auto, or mend the driver")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """auto: fp32 on a CPU, bf16 where the card has it, else fp16 with loss scaling."""
+    if wanted != "auto":
+        return wanted
+    if device == "cpu":
+        return "32"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"

@@ -1,0 +1,1 @@
+"""Videos from a loaded family: requests, comparisons, files."""

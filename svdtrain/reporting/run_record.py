@@ -1,0 +1,104 @@
+"""A run's folder: made once, never shared, with run.json (state, versions, results) and config.yaml in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+import svdtrain
+from svdtrain.foundation.errors import SystemFault, UsageError
+from svdtrain.foundation.files import write_atomic
+
+_PACKAGES = ("torch", "pytorch-lightning", "diffusers", "peft", "transformers", "webdataset")
+
+
+class RunRecord:
+    """run.json of one run folder, written whole at every change."""
+
+    def __init__(self, run_dir: Path, fields: dict[str, Any]) -> None:
+        self.run_dir = run_dir
+        self.fields = fields
+
+    @classmethod
+    def create(cls, name: str, run_dir: str | None, config: dict[str, Any], overrides: list[str]) -> RunRecord:
+        """A new folder: the given one, which must be empty or absent, or runs/NAME/TIME. Raises UsageError, SystemFault."""
+        path = _reserve(Path(run_dir)) if run_dir else _reserve_new(Path("runs") / name)
+        fields = {
+            "name": name,
+            "state": "running",
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "overrides": overrides,
+            "versions": {"svdtrain": svdtrain.__version__, "python": platform.python_version()}
+            | {package: version(package) for package in _PACKAGES},
+        }
+        record = cls(path, fields)
+        write_atomic(path / "config.yaml", OmegaConf.to_yaml(config))
+        record.update()
+        return record
+
+    @classmethod
+    def reopen(cls, run_dir: Path) -> RunRecord:
+        """The record of a run that goes on. Raises UsageError when the folder is no run."""
+        try:
+            record = cls(run_dir, json.loads((run_dir / "run.json").read_text()))
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"resume={run_dir}: it is no run folder (run.json: {error})", "give a folder under runs/"
+            ) from error
+        record.update(state="running")
+        return record
+
+    def update(self, **changes: Any) -> None:  # noqa: ANN401
+        """Change fields and write the file."""
+        self.fields |= changes
+        write_atomic(self.run_dir / "run.json", json.dumps(self.fields, indent=2))
+
+
+def newest_run(name: str) -> Path:
+    """The newest run folder of a name that has run.json. Raises UsageError when there is none."""
+    runs = sorted(path.parent for path in (Path("runs") / name).glob("*/run.json"))
+    if not runs:
+        raise UsageError(f"resume=auto: there is no run in runs/{name}", "start it without resume")
+    return runs[-1]
+
+
+def _reserve(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise UsageError(
+                f"run_dir={path}: the folder is not empty", "two runs never share a folder: choose another"
+            )
+        (path / "run.json").touch(exist_ok=False)  # of two runs that start together, one fails here
+    except FileExistsError as error:
+        raise UsageError(f"run_dir={path}: taken by another run or file", "choose another folder") from error
+    except OSError as error:
+        raise SystemFault(
+            f"run_dir={path}: cannot be made: {error.strerror}", "choose a folder you may write to"
+        ) from error
+    return path
+
+
+def _reserve_new(parent: Path) -> Path:
+    """runs/NAME/TIME, and TIME-2 … when several runs start in one second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1, 1000):
+        path = parent / (stamp if attempt == 1 else f"{stamp}-{attempt}")
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            os.mkdir(path)  # noqa: PTH102  (fails when it exists, which is the point)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise SystemFault(
+                f"{parent}: cannot be written: {error.strerror}", "run_dir=FOLDER chooses another"
+            ) from error
+        return path
+    raise SystemFault(f"{parent}: a thousand runs started in one second", "run_dir=FOLDER names one")

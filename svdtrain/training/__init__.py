@@ -1,0 +1,1 @@
+"""The fit: one generic Lightning step, its callbacks, its checkpoints. Knows no family by name."""

@@ -1,0 +1,177 @@
+"""Config to objects: the only place where training reads a config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytorch_lightning as pl
+from PIL import Image
+
+from svdtrain.adapters.inject import inject
+from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
+from svdtrain.data.datamodule import ClipDataModule
+from svdtrain.families.protocol import Request
+from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
+from svdtrain.training.checkpoint import FolderCheckpoint
+from svdtrain.training.module import FineTuning
+from svdtrain.training.optimization import OptimizerSettings
+from svdtrain.training.posterior_cache import PosteriorCache
+from svdtrain.training.recompute import recompute_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytorch_lightning.callbacks import Callback
+    from pytorch_lightning.loggers import Logger
+    from torch import Tensor
+
+    from svdtrain.config.schema import FitConfig
+    from svdtrain.families.protocol import FamilySpec, ModelFamily
+    from svdtrain.types import ClipBatch
+
+
+def build_data(config: FitConfig) -> ClipDataModule:
+    """The stream of clips at the model's geometry."""
+    data, model = config.data, config.model
+    assert data.source is not None
+    return ClipDataModule(
+        data.source,
+        frames=model.frames,
+        height=model.height,
+        width=model.width,
+        fps=data.fps,
+        motion_bucket=None if data.motion_bucket == "clip" else data.motion_bucket,
+        batch_size=data.batch_size,
+        workers=data.workers,
+        seed=config.seed,
+        horizontal_flip=data.horizontal_flip,
+        max_batches=config.trainer.max_steps * config.trainer.accumulate,
+    )
+
+
+def adapter_spec(config: FitConfig, spec: FamilySpec) -> AdapterSpec:
+    """The halves that are adapted, by the family's presets or the user's own pattern."""
+    adapter = config.adapter
+    settings = {"spatial": adapter.spatial, "temporal": adapter.temporal}
+    halves = ("spatial", "temporal") if adapter.targets == "both" else (adapter.targets,)
+    if adapter.pattern is not None:
+        halves = halves[:1]
+    patterns = spec.targets[adapter.modules]
+    return AdapterSpec(
+        {
+            half: HalfSpec(
+                adapter.pattern or patterns[half],
+                settings[half].rank,
+                settings[half].alpha,
+                settings[half].learning_rate,
+            )
+            for half in halves
+        }
+    )
+
+
+def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
+    """The step, with adapters in place or (kind: full) every weight trainable."""
+    if config.adapter.kind == "full":
+        family.denoiser.requires_grad_(True)
+        halves: dict[str, str] = {}
+        rates = {"all": config.optimizer.learning_rate}
+    else:
+        spec = adapter_spec(config, family.spec)
+        halves = inject(family.denoiser, spec, seed=config.seed)
+        rates = {half: settings.learning_rate for half, settings in spec.halves.items()}
+    if config.trainer.gradient_checkpointing:
+        recompute_blocks(family.denoiser, family.spec.repeated_blocks)
+    optimizer = config.optimizer
+    precision = choose_precision(config.trainer.precision, choose_device(config.trainer.device))
+    return FineTuning(
+        family,
+        OptimizerSettings(
+            rates,
+            optimizer.betas,
+            optimizer.weight_decay,
+            optimizer.warmup_steps,
+            optimizer.schedule,
+            config.trainer.max_steps,
+        ),
+        halves,
+        seed=config.seed,
+        clips_per_step=config.data.batch_size * config.trainer.accumulate * config.trainer.devices,
+        condition_dropout=config.trainer.condition_dropout,
+        cache=PosteriorCache() if config.data.cache == "memory" else None,
+        denoiser_dtype=DTYPES[precision],
+    )
+
+
+def build_trainer(config: FitConfig, loggers: list[Logger], callbacks: list[Callback]) -> pl.Trainer:
+    """Lightning with its own extras off: our callbacks save, validate and report."""
+    settings = config.trainer
+    device = choose_device(settings.device)
+    return pl.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=settings.devices,
+        precision=choose_precision(settings.precision, device),  # type: ignore[arg-type]
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=config.optimizer.gradient_clip,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[FolderCheckpoint()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=settings.log_every,
+    )
+
+
+def sample_requests(config: FitConfig, clips: Sequence[ClipBatch]) -> tuple[list[Request], list[np.ndarray]]:
+    """Requests that start from the first frames of held-out clips, and those clips as uint8 [T, H, W, 3]."""
+    chosen = clips[: config.validation.sample_inputs]
+    truths = [to_frames(clip.pixels_BTCHW[0]) for clip in chosen]
+    requests = [
+        Request(
+            image=Image.fromarray(truth[0]),
+            frames=config.model.frames,
+            height=config.model.height,
+            width=config.model.width,
+            steps=config.validation.sampling_steps,
+            seed=config.validation.sample_seed + index,
+            fps=round(float(clip.fps_B[0])),
+            motion_bucket_id=round(float(clip.motion_bucket_B[0])),
+        )
+        for index, (clip, truth) in enumerate(zip(chosen, truths, strict=True))
+    ]
+    return requests, truths
+
+
+def to_frames(pixels_TCHW: Tensor) -> np.ndarray:
+    """fp32 [-1, 1] to uint8 [T, H, W, 3]."""
+    return ((pixels_TCHW + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def adapter_info(config: FitConfig, base_fingerprint: str, steps: int, version: str) -> AdapterInfo:
+    """The header of the adapter's file. No path but the base's own folder, when it is not the model config's."""
+    adapter = config.adapter
+    halves = ("spatial", "temporal") if adapter.targets == "both" else (adapter.targets,)
+    if config.data.source is None:
+        raise UsageError("data.source is not set", "data.source=FOLDER")
+    return AdapterInfo(
+        model=config.model.name,
+        source=config.model.source or "",
+        base=config.model.id or config.model.name,
+        base_fingerprint=base_fingerprint,
+        recipe=config.name,
+        targets=adapter.pattern or f"{adapter.targets} {adapter.modules}",
+        fps=str(config.data.fps or "clip"),
+        motion_bucket=str(config.data.motion_bucket),
+        rank=" ".join(f"{half}={getattr(adapter, half).rank}" for half in halves),
+        alpha=" ".join(f"{half}={getattr(adapter, half).alpha:g}" for half in halves),
+        steps=str(steps),
+        version=version,
+    )

@@ -1,0 +1,99 @@
+"""The line a user watches: step, loss, steps per second, time left. Plain lines when the output is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.callbacks import Callback
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from rich.console import Console
+
+    from svdtrain.training.module import FineTuning
+    from svdtrain.types import ClipBatch
+
+
+class StepProgress(Callback):
+    """Shows progress and logs loss (whole and by noise level), learning rates, gradient norm and speed."""
+
+    def __init__(self, console: Console, log_every: int) -> None:
+        self.console, self.log_every = console, log_every
+        self.bar: Progress | None = None
+        self.training_seconds = 0.0
+        self.steps = 0
+        self.clips = 0
+        self.smooth_loss = 0.0
+        self.logged_step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:  # noqa: ARG002
+        """Start the bar where a resumed run stands."""
+        columns = (TextColumn("fit"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
+        self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
+        self.task = self.bar.add_task("fit", total=trainer.max_steps, completed=trainer.global_step, said="")
+        if self.console.is_terminal:
+            self.bar.start()
+        self.mark = time.perf_counter()
+        self.seen_step = trainer.global_step
+
+    def on_train_batch_start(self, *_: Any) -> None:  # noqa: ANN401
+        """Time between batches that was not spent waiting for data belongs to other callbacks."""
+        self.batch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: FineTuning,
+        outputs: object,  # noqa: ARG002
+        batch: ClipBatch,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Count, show, and now and then log."""
+        self.training_seconds += time.perf_counter() - self.batch_start
+        self.clips += len(batch.keys_B)
+        step = trainer.global_step
+        if step == self.seen_step:
+            return
+        self.steps += step - self.seen_step
+        self.seen_step = step
+        loss = module.losses[-1][1] if module.losses else 0.0
+        self.smooth_loss = loss if self.steps == 1 else 0.95 * self.smooth_loss + 0.05 * loss
+        speed = self.steps / max(1e-9, self.training_seconds)
+        said = f"loss {self.smooth_loss:.4f}  {speed:.2f} steps/s"
+        if self.bar:
+            self.bar.update(self.task, completed=step, said=said)
+        if step % self.log_every == 0 or step == trainer.max_steps:
+            self._log(trainer, module, step, speed)
+            if not self.console.is_terminal:
+                left = (trainer.max_steps - step) / speed
+                self.console.print(f"step {step}/{trainer.max_steps}  {said}  {left:.0f} s left", highlight=False)
+
+    def _log(self, trainer: pl.Trainer, module: FineTuning, step: int, speed: float) -> None:
+        row = module.losses_by_level() | {"steps_per_second": speed, "gradient_norm": module.gradient_norm}
+        row |= {f"learning_rate_{g['name']}": float(g["lr"]) for g in trainer.optimizers[0].param_groups}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step)
+
+    def summary(self, module: FineTuning) -> dict[str, float]:
+        """Speed, and the share of step time outside the denoiser's forward and backward."""
+        inside = module.seconds["denoise"] + module.seconds["backward"]
+        total = max(1e-9, self.training_seconds)
+        return {
+            "steps": self.steps,
+            "training_seconds": round(self.training_seconds, 2),
+            "steps_per_second": round(self.steps / total, 3),
+            "clips_per_second": round(self.clips / total, 3),
+            "share_outside_denoiser": round(1 - inside / total, 4),
+        }
+
+    def on_train_end(self, *_: Any) -> None:  # noqa: ANN401
+        """Leave the terminal as it was."""
+        if self.bar:
+            self.bar.stop()
+
+    def on_exception(self, *_: Any) -> None:  # noqa: ANN401
+        """Likewise when the run breaks."""
+        if self.bar:
+            self.bar.stop()

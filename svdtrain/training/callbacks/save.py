@@ -1,0 +1,49 @@
+"""Checkpoints and the adapter, every few optimizer steps and at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.callbacks import Callback
+
+from svdtrain.training.checkpoint import checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pytorch_lightning as pl
+
+    from svdtrain.training.callbacks.average import WeightAverage
+    from svdtrain.training.module import FineTuning
+
+
+class SaveCheckpoints(Callback):
+    """RUN/checkpoints/step-000500, the newest few; beside each save the result itself by `write_result`."""
+
+    def __init__(
+        self, run_dir: Path, every: int, keep: int, average: WeightAverage, write_result: Callable[[int], None]
+    ) -> None:
+        self.run_dir, self.every, self.keep = run_dir, every, keep
+        self.average, self.write_result = average, write_result
+        self.saved_step = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401
+        """Only at optimizer steps: a partial accumulation is never cut."""
+        step = trainer.global_step
+        if step != self.saved_step and (step % self.every == 0 or step == trainer.max_steps):
+            self.saved_step = step
+            trainer.save_checkpoint(self.run_dir / "checkpoints" / f"step-{step:06d}")
+            with self.average.applied(module):
+                if trainer.is_global_zero:
+                    self.write_result(step)
+            for old in checkpoints(self.run_dir)[: -self.keep]:
+                trainer.strategy.remove_checkpoint(old)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step of this very save."""
+        return {"saved_step": self.saved_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restored on resume."""
+        self.saved_step = state_dict["saved_step"]

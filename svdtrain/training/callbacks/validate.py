@@ -1,0 +1,92 @@
+"""Held-out loss on a fixed grid: the same clips, noise and noise levels every time, as a ratio to the base.
+
+The training loss is mostly the random choice of noise level; this one moves only when the model does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from svdtrain.diffusion.objective import mean_error_per_clip
+from svdtrain.foundation.seeding import Draws
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytorch_lightning as pl
+
+    from svdtrain.families.protocol import ModelFamily
+    from svdtrain.training.callbacks.average import WeightAverage
+    from svdtrain.training.module import FineTuning
+    from svdtrain.types import ClipBatch
+
+_SEED = 20_260_101
+"""Of all validation noise, in every run: ratios of different runs can be compared."""
+
+
+@torch.no_grad()
+def losses_on_grid(family: ModelFamily, clips: Sequence[ClipBatch], sigmas: Sequence[float]) -> list[float]:
+    """Mean loss per sigma over clips (batches of one), without condition dropout; noise keyed by clip and sigma."""
+    totals = [0.0] * len(sigmas)
+    for clip in clips:
+        draws = Draws(_SEED, clip.keys_B, device=family.denoiser.device)
+        posterior = family.encode_clips(clip.pixels_BTCHW)
+        latents_BTCHW = posterior.mean_BTCHW
+        conditions = family.encode_conditions(clip, draws)
+        for index, sigma in enumerate(sigmas):
+            noise_BTCHW = replace(draws, seed=_SEED + 1 + index).normal("noise", tuple(latents_BTCHW.shape[1:]))
+            sigma_B = torch.full((len(clip.keys_B),), sigma, device=latents_BTCHW.device)
+            noisy = family.objective.corrupt(latents_BTCHW, noise_BTCHW, sigma_B)
+            error_B = mean_error_per_clip(family.denoise(noisy, conditions), noisy.target_BTCHW)
+            totals[index] += float((error_B * noisy.weight_B).mean())
+    return [total / len(clips) for total in totals]
+
+
+class SigmaGridValidation(Callback):
+    """Logs val_sigma_S (loss), val_ratio_S and val_ratio (adapter over base) every few optimizer steps."""
+
+    def __init__(self, clips: Sequence[ClipBatch], sigmas: Sequence[float], every: int, average: WeightAverage) -> None:
+        self.clips, self.sigmas, self.every, self.average = clips, sigmas, every, average
+        self.base_losses: list[float] = []
+        self.ratios: dict[int, float] = {}
+        self.last_step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        """The base's losses: an adapter starts as the identity."""
+        if not self.base_losses:
+            self.base_losses = self._losses(module)
+            self._log(trainer, 0, self.base_losses)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401
+        """On the grid of steps, and at the last."""
+        step = trainer.global_step
+        if step != self.last_step and (step % self.every == 0 or step == trainer.max_steps):
+            self.last_step = step
+            with self.average.applied(module):
+                self._log(trainer, step, self._losses(module))
+
+    def _losses(self, module: FineTuning) -> list[float]:
+        with module.trainer.precision_plugin.forward_context():
+            return losses_on_grid(module.family, self.clips, self.sigmas)
+
+    def _log(self, trainer: pl.Trainer, step: int, losses: list[float]) -> None:
+        ratios = [loss / base for loss, base in zip(losses, self.base_losses, strict=True)]
+        self.ratios[step] = sum(ratios) / len(ratios)
+        row = {"val_ratio": self.ratios[step]}
+        for sigma, loss, ratio in zip(self.sigmas, losses, ratios, strict=True):
+            row |= {f"val_sigma_{sigma:g}": loss, f"val_ratio_{sigma:g}": ratio}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base's losses, so that a resumed run keeps its yardstick."""
+        return {"base_losses": self.base_losses, "ratios": self.ratios, "last_step": self.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restored before on_train_start."""
+        self.base_losses, self.ratios = state_dict["base_losses"], state_dict["ratios"]
+        self.last_step = state_dict["last_step"]

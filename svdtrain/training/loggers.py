@@ -1,0 +1,57 @@
+"""Where metrics go: CSV by default, W&B (offline without a key, never asking), tensorboard."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from svdtrain.foundation.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+
+def build_loggers(
+    kind: str, project: str, name: str, run_dir: Path, first_step: int, settings: dict[str, Any], console: Console
+) -> list[Logger]:
+    """CSV always (RUN/metrics/from-STEP/metrics.csv); the chosen tracker beside it, with its files in the run folder."""
+    loggers: list[Logger] = [
+        CSVLogger(run_dir, name="metrics", version=f"from-{first_step:06d}", flush_logs_every_n_steps=1)
+    ]
+    if kind == "wandb":
+        loggers.append(_wandb(project, name, run_dir, console))
+    if kind == "tensorboard":
+        try:
+            loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
+        except ModuleNotFoundError as error:
+            hint = "pip install tensorboard, or logger=csv"
+            raise UsageError("logger=tensorboard: the package tensorboard is not installed", hint) from error
+    for logger in loggers[1:]:
+        logger.log_hyperparams(settings)
+    return loggers
+
+
+def _wandb(project: str, name: str, run_dir: Path, console: Console) -> WandbLogger:
+    import wandb
+
+    for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        os.environ.setdefault(variable, str(run_dir))
+    offline = os.environ.get("WANDB_MODE") == "offline" or not _has_key()
+    if offline:
+        console.print("logger=wandb: no API key, so the run is kept offline; `wandb sync` can upload it later")
+    quiet = wandb.Settings(console="off", disable_git=True, disable_code=True, x_disable_meta=True, silent=True)
+    return WandbLogger(name=name, project=project, save_dir=run_dir, offline=offline, log_model=False, settings=quiet)
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,45 @@
+"""AdamW with one learning rate per half of the network, a warm-up, and a constant or cosine schedule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Plain values; learning rates by half."""
+
+    learning_rates: dict[str, float]
+    betas: tuple[float, float]
+    weight_decay: float
+    warmup_steps: int
+    schedule: str
+    max_steps: int
+
+
+def schedule_factor(step: int, settings: OptimizerSettings) -> float:
+    """The share of the learning rate at an optimizer step: a linear warm-up, then 1, or half a cosine down to 0."""
+    if step < settings.warmup_steps:
+        return (step + 1) / (settings.warmup_steps + 1)
+    if settings.schedule == "constant":
+        return 1.0
+    done = (step - settings.warmup_steps) / max(1, settings.max_steps - settings.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def build_optimizer(denoiser: nn.Module, halves: dict[str, str], settings: OptimizerSettings) -> dict[str, Any]:
+    """Lightning's optimizer and per-step scheduler. `halves`: module name -> half; weights of other modules: first rate."""
+    default = next(iter(settings.learning_rates))
+    groups: dict[str, list[nn.Parameter]] = {half: [] for half in settings.learning_rates}
+    for name, parameter in denoiser.named_parameters():
+        if parameter.requires_grad:
+            groups[halves.get(name.partition(".lora_")[0], default)].append(parameter)
+    rows = [{"params": p, "lr": settings.learning_rates[half], "name": half} for half, p in groups.items() if p]
+    optimizer = torch.optim.AdamW(rows, betas=settings.betas, weight_decay=settings.weight_decay, foreach=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(step, settings))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

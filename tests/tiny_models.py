@@ -1,0 +1,71 @@
+"""Tiny random models in the stock diffusers layout, for tests that run the real loaders and pipelines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from svdtrain.diffusion.noise_levels import LogNormalLevels
+from svdtrain.families.svd import SVDFamily
+from svdtrain.families.weights import Weights
+
+FRAMES, SIZE = 3, 32
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "timestep_type": "continuous",
+    "use_karras_sigmas": True,
+    "sigma_min": 0.002,
+    "sigma_max": 700.0,
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+}
+
+
+def save_tiny_svd(folder: Path, *, seed: int = 0) -> Path:
+    """A random SVD with a VAE factor of 2, saved as the pipeline saves itself."""
+    torch.manual_seed(seed)
+    unet = UNetSpatioTemporalConditionModel(
+        block_out_channels=(32, 64),
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        num_attention_heads=(2, 4),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=96,
+        sample_size=SIZE // 2,
+        num_frames=FRAMES,
+    )
+    vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1, sample_size=SIZE
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=224,
+        patch_size=32,
+        projection_dim=32,
+    )
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+    processor = CLIPImageProcessor(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224})
+    processor.save_pretrained(folder / "feature_extractor")
+    EulerDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
+    return folder
+
+
+def load_tiny_svd(folder: Path) -> SVDFamily:
+    """The folder through the project's own loader."""
+    levels = LogNormalLevels(0.7, 1.6, 0.002, 700.0)
+    return SVDFamily.load(Weights(str(folder)), levels, LogNormalLevels(-3.0, 0.5, 1e-6, 10.0))
