@@ -67,6 +67,11 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) 
         assert {f"svdtrain/{name}" for name in expected} <= set(names)
 
 
+def test_what_is_packaged_stays_small() -> None:
+    for folder, megabytes in [(ROOT / "svdtrain" / "assets", 40), *((d, 3) for d in (ROOT / "datasets").iterdir())]:
+        assert sum(path.stat().st_size for path in folder.rglob("*")) <= megabytes * 1e6, folder
+
+
 def test_the_version_is_one(program: Path, wheel: Path, tmp_path: Path) -> None:
     assert run(program, "--version", cwd=tmp_path).split() == ["svdtrain", wheel.name.split("-")[1]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
@@ -14,7 +15,7 @@ from svdtrain.families.svd import SVDFamily
 from svdtrain.families.weights import Weights
 
 FRAMES, SIZE = 3, 32
-SCHEDULER = {
+SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -43,9 +44,8 @@ def save_tiny_svd(folder: Path, *, seed: int = 0) -> Path:
         sample_size=SIZE // 2,
         num_frames=FRAMES,
     )
-    vae = AutoencoderKLTemporalDecoder(
-        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1, sample_size=SIZE
-    )
+    shape: dict[str, Any] = {"block_out_channels": (32, 32), "down_block_types": ("DownEncoderBlock2D",) * 2}
+    vae = AutoencoderKLTemporalDecoder(**shape, layers_per_block=1, sample_size=SIZE)
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=64,

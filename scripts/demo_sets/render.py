@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import json
 import multiprocessing
 import zlib
 from pathlib import Path
 from typing import Any
 
-from world import KINDS, draw_scene, render
+from world import draw_scene, render
 
 from svdtrain.data.shards import write_shard
 from svdtrain.generation.video_files import encode_mp4
@@ -36,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("set", choices=sorted(SETS))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--train", type=int, default=48)
+    parser.add_argument("--train", type=int, default=96)
     parser.add_argument("--held-out", type=int, default=16)
     parser.add_argument("--per-shard", type=int, default=1000)
     options = parser.parse_args()
@@ -46,9 +48,10 @@ def main() -> None:
             for shard in range((count + options.per_shard - 1) // options.per_shard):
                 part = itertools.islice(clips, options.per_shard)
                 write_shard(options.out / f"{split}-{shard:06d}.tar", part)
-    print(
-        f"{options.set}: {options.train} train and {options.held_out} held-out clips in {options.out} ({', '.join(KINDS)})"
-    )
+    shards = {shard.name: hashlib.sha256(shard.read_bytes()).hexdigest() for shard in sorted(options.out.glob("*.tar"))}
+    facts = {"set": options.set, "train": options.train, "held_out": options.held_out, "sha256": shards}
+    (options.out / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(f"{options.set}: {options.train} train and {options.held_out} held-out clips in {options.out}")
 
 
 if __name__ == "__main__":

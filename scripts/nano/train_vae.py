@@ -13,13 +13,14 @@ import math
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "block_out_channels": (64, 64, 128),
     "down_block_types": ("DownEncoderBlock2D",) * 3,
     "layers_per_block": 1,
@@ -35,8 +36,9 @@ def read_clips(shards: list[Path]) -> torch.Tensor:
     for shard in shards:
         with tarfile.open(shard) as tar:
             for member in tar:
-                if member.name.endswith(".mp4"):
-                    with av.open(io.BytesIO(tar.extractfile(member).read())) as video:
+                file = tar.extractfile(member)
+                if file and member.name.endswith(".mp4"):
+                    with av.open(io.BytesIO(file.read()), "r") as video:
                         clips.append(np.stack([f.to_ndarray(format="rgb24") for f in video.decode(video=0)]))
     return torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3).contiguous()
 
@@ -44,8 +46,9 @@ def read_clips(shards: list[Path]) -> torch.Tensor:
 @torch.no_grad()
 def fix_posterior(vae: AutoencoderKLTemporalDecoder) -> None:
     """Trained on the mode, the VAE never learnt a width: give its posterior one that is as good as none (std 0.001)."""
-    vae.quant_conv.weight[vae.config.latent_channels :] = 0.0
-    vae.quant_conv.bias[vae.config.latent_channels :] = 2 * math.log(0.001)
+    state = vae.quant_conv.state_dict()
+    state["weight"][CONFIG["latent_channels"] :] = 0.0
+    state["bias"][CONFIG["latent_channels"] :] = 2 * math.log(0.001)
 
 
 @torch.no_grad()
@@ -66,7 +69,8 @@ def psnr(vae: AutoencoderKLTemporalDecoder, clips: torch.Tensor) -> float:
 def reconstruct(vae: AutoencoderKLTemporalDecoder, clips: torch.Tensor) -> torch.Tensor:
     """uint8 [B, T, 3, H, W] through the VAE: [B, T, 3, H, W] in [-1, 1]."""
     pixels = clips.flatten(0, 1) / 127.5 - 1
-    return vae.decode(vae.encode(pixels).latent_dist.mode(), num_frames=clips.shape[1]).sample.view(clips.shape)
+    latents = vae.encode(pixels, return_dict=False)[0].mode()
+    return vae.decode(latents, num_frames=clips.shape[1], return_dict=False)[0].view(clips.shape)
 
 
 def main() -> None:
@@ -109,7 +113,7 @@ def main() -> None:
             )
     pixels = clips[rng.permutation(len(clips))[:128], 0] / 127.5 - 1
     with torch.no_grad():
-        latents = vae.encode(pixels).latent_dist.mode()
+        latents = vae.encode(pixels, return_dict=False)[0].mode()
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
     fix_posterior(vae)
     open_to_clips(vae)

@@ -51,7 +51,7 @@ def load_adapter(
     modules = sorted({key.removesuffix(".lora_A.weight").removesuffix(".lora_B.weight") for key in file.tensors})
     _check_modules(denoiser, modules, path)
     was_active = adapter_names(denoiser)
-    file.config.target_modules = set(modules)
+    file.config.target_modules = modules
     inject_adapter_in_model(file.config, denoiser, adapter_name=name)
     try:
         _fill(denoiser, name, file.tensors, path)

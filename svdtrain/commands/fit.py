@@ -47,7 +47,9 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     first_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
 
     held_out = data.held_out(config.validation.clips)
-    requests, truths = build.sample_requests(config, held_out)
+    looks = held_out[: config.validation.sample_inputs]
+    truths = [build.to_frames(clip.pixels_BTCHW[0]) for clip in looks]
+    requests = build.requests_from(config.model, looks, config.validation.sampling_steps, config.validation.sample_seed)
     average = WeightAverage(config.optimizer.ema_decay)
     progress = StepProgress(console, config.trainer.log_every)
     validation = SigmaGridValidation(held_out, config.validation.sigmas, config.validation.every, average)
@@ -56,13 +58,13 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     save = SaveCheckpoints(
         record.run_dir, config.trainer.save_every, config.trainer.keep_checkpoints, average, write_result
     )
-    stop = GracefulStop(record.run_dir)
+    stop = GracefulStop()
     settings = config.model_dump(mode="json")
     loggers = build_loggers(
         config.logger.kind, config.logger.project, config.name, record.run_dir, first_step, settings, console
     )
     trainer = build.build_trainer(
-        config, loggers, [StreamPosition(data), progress, average, validation, samples, save, stop]
+        config, loggers, [StreamPosition(data), stop, progress, average, validation, samples, save]
     )
 
     trained = sum(p.numel() for p in family.denoiser.parameters() if p.requires_grad)
@@ -106,7 +108,7 @@ def _open_run(config: FitConfig, overrides: list[str]) -> tuple[RunRecord, Path 
 def _write_result(config: FitConfig, family: ModelFamily, base_fingerprint: str, run_dir: Path, step: int) -> None:
     """RUN/adapter, or RUN/denoiser after full fine-tuning."""
     if config.adapter.kind == "full":
-        family.denoiser.save_pretrained(run_dir / "denoiser")
+        family.denoiser.save_pretrained(run_dir / "denoiser")  # type: ignore[operator]
         return
     info = build.adapter_info(config, base_fingerprint, step, svdtrain.__version__)
     lora = lora_config(build.adapter_spec(config, family.spec))

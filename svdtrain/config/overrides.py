@@ -148,7 +148,7 @@ def _values(override: Override) -> list[Any]:
 
 def jobs(request: Request) -> list[list[str]]:
     """Override lists that together hold each value of each sweep at least once."""
-    columns = []
+    columns: list[list[str]] = []
     for override in request.parsed:
         if override.is_sweep_override():
             columns.append([f"{override.get_key_element()}={value}" for value in _values(override)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import (
@@ -13,6 +13,7 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
@@ -105,9 +106,10 @@ class SVDFamily:
 
     def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
         """Move all parts; only the denoiser may leave fp32 (the VAE overflows in fp16)."""
-        self.denoiser.to(device=device, dtype=denoiser_dtype)
-        self.vae.to(device=device, dtype=torch.float32)
-        self.image_encoder.to(device=device, dtype=torch.float32)
+        parts: list[tuple[nn.Module, torch.dtype]] = [(self.denoiser, denoiser_dtype)]
+        parts += [(self.vae, torch.float32), (self.image_encoder, torch.float32)]
+        for part, dtype in parts:
+            nn.Module.to(part, device=device, dtype=dtype)
 
     @torch.no_grad()
     def encode_clips(self, pixels_BTCHW: Tensor) -> LatentPosterior:
@@ -115,11 +117,11 @@ class SVDFamily:
         frames_NCHW = pixels_BTCHW.flatten(0, 1).to(self.vae.device, torch.float32)
         at_once = max(1, 2**20 // (frames_NCHW.shape[-1] * frames_NCHW.shape[-2]))
         with _full_precision(self.vae.device):
-            posteriors = [self.vae.encode(part).latent_dist for part in frames_NCHW.split(at_once)]
+            posteriors = [self.vae.encode(part, return_dict=False)[0] for part in frames_NCHW.split(at_once)]
         mean_NCHW = torch.cat([p.mean for p in posteriors])
         std_NCHW = torch.cat([p.std for p in posteriors])
         shape = (*pixels_BTCHW.shape[:2], *mean_NCHW.shape[1:])
-        scale = self.vae.config.scaling_factor
+        scale = self.vae.config["scaling_factor"]
         return LatentPosterior(mean_NCHW.view(shape) * scale, std_NCHW.view(shape) * scale)
 
     @torch.no_grad()
@@ -130,7 +132,7 @@ class SVDFamily:
         noise_BCHW = draws.normal("condition noise", tuple(image_BCHW.shape[1:])).to(self.vae.device)
         noisy_BCHW = image_BCHW + level_B[:, None, None, None] * noise_BCHW
         with _full_precision(self.vae.device):
-            latents_BCHW = self.vae.encode(noisy_BCHW).latent_dist.mode()
+            latents_BCHW = self.vae.encode(noisy_BCHW, return_dict=False)[0].mode()
             embeddings_BLD = self.embed_images(image_BCHW)
         ids_BD = torch.stack([clips.fps_B.to(level_B) - 1, clips.motion_bucket_B.to(level_B), level_B], dim=1)
         return SVDConditions(latents_BCHW, embeddings_BLD, ids_BD)
@@ -153,7 +155,8 @@ class SVDFamily:
             noisy.timestep_B,
             conditions.image_embeddings_BLD.to(dtype),
             conditions.time_ids_BD,
-        ).sample
+            return_dict=False,
+        )[0]
         return prediction_BTCHW if prediction_BTCHW.dtype == torch.float64 else prediction_BTCHW.float()
 
     def pipeline(self) -> StableVideoDiffusionPipeline:
@@ -169,10 +172,11 @@ class SVDFamily:
         pipeline.set_progress_bar_config(disable=True)
         videos = []
         for request in requests:
+            assert request.image is not None
             with torch.autocast(
                 self.vae.device.type, self.denoiser.dtype, enabled=self.denoiser.dtype != torch.float32
             ):
-                frames = pipeline(
+                result: Any = pipeline(
                     request.image,
                     height=request.height,
                     width=request.width,
@@ -186,8 +190,8 @@ class SVDFamily:
                     decode_chunk_size=min(request.frames, 8),
                     generator=torch.Generator().manual_seed(request.seed),
                     output_type="np",
-                ).frames[0]
-            videos.append((frames * 255).round().astype("uint8"))
+                )
+            videos.append((result.frames[0] * 255).round().astype("uint8"))
         return videos
 
 

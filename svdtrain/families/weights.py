@@ -10,6 +10,7 @@ import torch
 from diffusers import ModelMixin
 from huggingface_hub import constants
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from svdtrain.foundation.errors import ModelError
 
@@ -39,6 +40,7 @@ def load_part(kind: type[Any], weights: Weights, part: str) -> Any:  # noqa: ANN
             "model.source=FOLDER wants a diffusers folder with unet, vae, image_encoder, scheduler, feature_extractor"
         )
         raise ModelError(f"model.source={weights.place}: {where}", hint)
+    transformers_logging.disable_progress_bar()
     options: dict[str, Any] = {"subfolder": part, "local_files_only": True}
     if weights.is_hub:
         options["revision"] = weights.revision

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
     from torch import Tensor
 
-    from svdtrain.config.schema import FitConfig
+    from svdtrain.config.schema import FitConfig, ModelConfig
     from svdtrain.families.protocol import FamilySpec, ModelFamily
     from svdtrain.types import ClipBatch
 
@@ -130,24 +130,21 @@ def build_trainer(config: FitConfig, loggers: list[Logger], callbacks: list[Call
     )
 
 
-def sample_requests(config: FitConfig, clips: Sequence[ClipBatch]) -> tuple[list[Request], list[np.ndarray]]:
-    """Requests that start from the first frames of held-out clips, and those clips as uint8 [T, H, W, 3]."""
-    chosen = clips[: config.validation.sample_inputs]
-    truths = [to_frames(clip.pixels_BTCHW[0]) for clip in chosen]
-    requests = [
+def requests_from(model: ModelConfig, clips: Sequence[ClipBatch], steps: int, seed: int) -> list[Request]:
+    """A request per clip (batches of one): its first frame, its fps and motion bucket; seeds count up."""
+    return [
         Request(
-            image=Image.fromarray(truth[0]),
-            frames=config.model.frames,
-            height=config.model.height,
-            width=config.model.width,
-            steps=config.validation.sampling_steps,
-            seed=config.validation.sample_seed + index,
+            image=Image.fromarray(to_frames(clip.pixels_BTCHW[0])[0]),
+            frames=model.frames,
+            height=model.height,
+            width=model.width,
+            steps=steps,
+            seed=seed + index,
             fps=round(float(clip.fps_B[0])),
             motion_bucket_id=round(float(clip.motion_bucket_B[0])),
         )
-        for index, (clip, truth) in enumerate(zip(chosen, truths, strict=True))
+        for index, clip in enumerate(clips)
     ]
-    return requests, truths
 
 
 def to_frames(pixels_TCHW: Tensor) -> np.ndarray:

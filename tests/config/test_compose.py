@@ -135,7 +135,7 @@ def test_rates_and_ranks_follow_their_source() -> None:
     assert (adapter.temporal.rank, adapter.temporal.alpha) == (8, 8)
 
 
-@pytest.mark.parametrize("source", ["demo:style", "/my clips/a-1.tar", "../shards", "~/clips", "C:\\clips"])
+@pytest.mark.parametrize("source", ["demo:style", "/my clips/a-1.tar", "../shards", "C:\\clips"])
 def test_a_path_needs_no_quotes(source: str) -> None:
     assert composed(RECIPE, f"data.source={source}").data.source == source
 
@@ -189,7 +189,9 @@ def test_a_sweep_runs_each_job_and_writes_one_file(tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["multirun.yaml"]
 
 
-def test_a_failing_job_of_a_sweep_is_raised_after_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_job_of_a_sweep_is_named_and_raised_after_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     request, seen = overrides.parse(["-m", RECIPE, "seed=1,2,3"], "fit"), []
 
@@ -201,6 +203,7 @@ def test_a_failing_job_of_a_sweep_is_raised_after_the_others(tmp_path: Path, mon
     with pytest.raises(UsageError, match="seed two"):
         compose.run(request, FitConfig, lambda: command)
     assert seen == [1, 2, 3]
+    assert "['config=style_lora', 'seed=2']" in capsys.readouterr().err
 
 
 def test_a_single_run_makes_no_file_and_keeps_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def drawn(sigma: tuple[float, ...] = (0.05, 1.3, 40.0)) -> tuple[torch.Tensor, t
 
 
 def test_sampler_timesteps_are_quarter_log_sigma() -> None:
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
+    scheduler: Any = EulerDiscreteScheduler(**SCHEDULER)
     scheduler.set_timesteps(25)
     expected = 0.25 * scheduler.sigmas[:-1].double().log()
     assert (scheduler.timesteps.double() - expected).abs().max() < 1e-7
@@ -33,7 +34,7 @@ def test_sampler_timesteps_are_quarter_log_sigma() -> None:
 
 
 def test_sampler_sigmas_are_karras() -> None:
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
+    scheduler: Any = EulerDiscreteScheduler(**SCHEDULER)
     scheduler.set_timesteps(25)
     ours = karras_sigmas(25, 0.002, 700.0)
     assert ((scheduler.sigmas[:-1].double() - ours) / ours).abs().max() < 1e-6
@@ -60,7 +61,7 @@ def test_v_loss_equals_the_weighted_clean_latent_loss() -> None:
 
 
 def test_scheduler_step_agrees_with_our_preconditioning() -> None:
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
+    scheduler: Any = EulerDiscreteScheduler(**SCHEDULER)
     scheduler.set_timesteps(25)
     for index in (0, 12, 24):
         z, noise, _ = drawn()
@@ -79,7 +80,7 @@ def test_scheduler_step_agrees_with_our_preconditioning() -> None:
 
 @pytest.mark.parametrize("steps", [1, 25])
 def test_a_perfect_denoiser_samples_the_clean_latents(steps: int) -> None:
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
+    scheduler: Any = EulerDiscreteScheduler(**SCHEDULER)
     scheduler.set_timesteps(steps)
     z, noise, _ = drawn()
     x = noise * float(scheduler.init_noise_sigma)

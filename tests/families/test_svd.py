@@ -52,6 +52,8 @@ def batch_of(images: list[Image.Image], fps: float = 7.0, bucket: float = 127.0)
 class FixedDraws(Draws):
     """The pipeline's own condition noise, so that both sides can be compared to the bit."""
 
+    noise_BCHW: torch.Tensor
+
     def __init__(self, noise_BCHW: torch.Tensor) -> None:
         super().__init__(0, tuple(range(len(noise_BCHW))))
         object.__setattr__(self, "noise_BCHW", noise_BCHW)
@@ -110,7 +112,7 @@ def test_training_inputs_are_the_pipelines_inputs(family: SVDFamily) -> None:
     assert torch.equal(conditions.image_embeddings_BLD, seen["encoder_hidden_states"][1:])
     assert (conditions.time_ids_BD - seen["added_time_ids"][1:]).abs().max() < 1e-8
     assert (noisy.timestep_B - seen["timestep"]).abs().max() < 1e-6
-    scaled = family.vae.config.scaling_factor * image_half
+    scaled = family.vae.config["scaling_factor"] * image_half
     assert (conditions.image_latents_BCHW - scaled).abs().max() > 1e-3, "the test cannot see a wrong scale"
 
 
@@ -149,8 +151,8 @@ def test_targets_are_scaled_and_conditions_are_not(family: SVDFamily) -> None:
     batch = batch_of([picture(3)])
     posterior = family.encode_clips(batch.pixels_BTCHW)
     with torch.no_grad():
-        raw = family.vae.encode(batch.pixels_BTCHW[0]).latent_dist
-    scale = family.vae.config.scaling_factor
+        raw = family.vae.encode(batch.pixels_BTCHW[0], return_dict=False)[0]
+    scale = family.vae.config["scaling_factor"]
     assert (posterior.mean_BTCHW[0] - raw.mean * scale).abs().max() < 1e-6
     assert (posterior.std_BTCHW[0] - raw.std * scale).abs().max() < 1e-6
 
@@ -245,7 +247,8 @@ def test_full_size_adapter_counts(modules: str, rank: int, spatial: int, tempora
 def test_full_size_model_accepts_the_training_inputs() -> None:
     """SVD-XT's real geometry on the meta device: 25 frames of 576 x 1024."""
     with torch.device("meta"):
-        unet = UNetSpatioTemporalConditionModel(num_attention_heads=(5, 10, 20, 20)).to("meta", torch.bfloat16)
+        unet = UNetSpatioTemporalConditionModel(num_attention_heads=(5, 10, 20, 20))
+        torch.nn.Module.to(unet, "meta", torch.bfloat16)
         latents = torch.empty(1, 25, 4, 72, 128)
         conditions = SVDConditions(torch.empty(1, 4, 72, 128), torch.empty(1, 1, 1024), torch.empty(1, 3))
         noisy = NoisyLatents(latents, torch.empty(1), latents, torch.empty(1), torch.empty(1))

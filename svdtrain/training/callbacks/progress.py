@@ -26,7 +26,6 @@ class StepProgress(Callback):
         self.steps = 0
         self.clips = 0
         self.smooth_loss = 0.0
-        self.logged_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:  # noqa: ARG002
         """Start the bar where a resumed run stands."""
@@ -35,7 +34,6 @@ class StepProgress(Callback):
         self.task = self.bar.add_task("fit", total=trainer.max_steps, completed=trainer.global_step, said="")
         if self.console.is_terminal:
             self.bar.start()
-        self.mark = time.perf_counter()
         self.seen_step = trainer.global_step
 
     def on_train_batch_start(self, *_: Any) -> None:  # noqa: ANN401

@@ -35,7 +35,7 @@ class SampleVideos(Callback):
         self.run_dir, self.requests, self.truths, self.every = run_dir, requests, truths, every
         self.average = average
         self.base_videos: list[np.ndarray] = []
-        self.last_step = -1
+        self.last_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """The base's videos; a resumed run takes them from the run folder's first look."""

@@ -1,4 +1,4 @@
-"""Checkpoints and the adapter, every few optimizer steps and at the end."""
+"""Checkpoints and the adapter, every few optimizer steps, at the end, and where a run is stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SaveCheckpoints(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401
         """Only at optimizer steps: a partial accumulation is never cut."""
         step = trainer.global_step
-        if step != self.saved_step and (step % self.every == 0 or step == trainer.max_steps):
+        if step != self.saved_step and (step % self.every == 0 or step == trainer.max_steps or trainer.should_stop):
             self.saved_step = step
             trainer.save_checkpoint(self.run_dir / "checkpoints" / f"step-{step:06d}")
             with self.average.applied(module):

@@ -33,7 +33,7 @@ def losses_on_grid(family: ModelFamily, clips: Sequence[ClipBatch], sigmas: Sequ
     """Mean loss per sigma over clips (batches of one), without condition dropout; noise keyed by clip and sigma."""
     totals = [0.0] * len(sigmas)
     for clip in clips:
-        draws = Draws(_SEED, clip.keys_B, device=family.denoiser.device)
+        draws = Draws(_SEED, clip.keys_B, device=next(family.denoiser.parameters()).device)
         posterior = family.encode_clips(clip.pixels_BTCHW)
         latents_BTCHW = posterior.mean_BTCHW
         conditions = family.encode_conditions(clip, draws)
@@ -53,7 +53,7 @@ class SigmaGridValidation(Callback):
         self.clips, self.sigmas, self.every, self.average = clips, sigmas, every, average
         self.base_losses: list[float] = []
         self.ratios: dict[int, float] = {}
-        self.last_step = -1
+        self.last_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """The base's losses: an adapter starts as the identity."""
