@@ -17,6 +17,7 @@ from svdtrain.adapters.files import save_adapter
 from svdtrain.adapters.fingerprint import fingerprint
 from svdtrain.adapters.inject import adapter_parameters, lora_config
 from svdtrain.families.build import build_family
+from svdtrain.foundation.errors import UsageError
 from svdtrain.reporting.run_record import RunRecord, newest_run
 from svdtrain.training import build
 from svdtrain.training.callbacks.average import WeightAverage
@@ -26,7 +27,7 @@ from svdtrain.training.callbacks.sample import SampleVideos
 from svdtrain.training.callbacks.save import SaveCheckpoints
 from svdtrain.training.callbacks.stop import GracefulStop
 from svdtrain.training.callbacks.validate import SigmaGridValidation
-from svdtrain.training.checkpoint import checkpoints
+from svdtrain.training.checkpoint import checkpoints, step_of
 from svdtrain.training.loggers import build_loggers
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     base_fingerprint = fingerprint(family.denoiser)
     module = build.build_module(config, family)
     record, checkpoint = _open_run(config, overrides)
-    first_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+    first_step = step_of(checkpoint) if checkpoint else 0
 
     held_out = data.held_out(config.validation.clips)
     looks = held_out[: config.validation.sample_inputs]
@@ -102,6 +103,12 @@ def _open_run(config: FitConfig, overrides: list[str]) -> tuple[RunRecord, Path 
     run_dir = newest_run(config.name) if config.resume == "auto" else Path(config.resume)
     record = RunRecord.reopen(run_dir)
     saved = checkpoints(run_dir)
+    if saved and step_of(saved[-1]) >= config.trainer.max_steps:
+        raise UsageError(
+            f"resume={run_dir}: the run is complete at step {step_of(saved[-1])}",
+            f"raise trainer.max_steps (now {config.trainer.max_steps}) to train on",
+        )
+    record.update(state="running")
     return record, saved[-1] if saved else None
 
 

@@ -52,7 +52,6 @@ class RunRecord:
             raise UsageError(
                 f"resume={run_dir}: it is no run folder (run.json: {error})", "give a folder under runs/"
             ) from error
-        record.update(state="running")
         return record
 
     def update(self, **changes: Any) -> None:  # noqa: ANN401

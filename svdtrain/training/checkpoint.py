@@ -45,7 +45,7 @@ class FolderCheckpoint(CheckpointIO):
         try:
             tensors = load_file(Path(path) / TENSORS)
             return _unpack(json.loads((Path(path) / STATE).read_text()), tensors)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise ModelError(f"{path}: not a whole checkpoint ({error})", "resume from another run folder") from error
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -55,7 +55,12 @@ class FolderCheckpoint(CheckpointIO):
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """A run's checkpoints by step, oldest first."""
-    return sorted((run_dir / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((run_dir / "checkpoints").glob("step-*"), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step of a checkpoint folder, by its name."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:  # noqa: ANN401

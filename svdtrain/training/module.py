@@ -55,6 +55,8 @@ class FineTuning(pl.LightningModule):
         self.seconds: dict[str, float] = {"encode": 0.0, "denoise": 0.0, "backward": 0.0}
         self.losses: list[tuple[float, float]] = []
         """(sigma, loss) of the clips since the last log."""
+        self.last_loss = 0.0
+        self.gradient_norm = 0.0
         self.strict_loading = True
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -98,6 +100,7 @@ class FineTuning(pl.LightningModule):
                     "lower optimizer.learning_rate, or look at that clip",
                 )
         self.losses.extend(zip(sigmas, losses, strict=True))
+        self.last_loss = sum(losses) / len(losses)
 
     def losses_by_level(self) -> dict[str, float]:
         """Mean loss and mean per noise level since the last call, with each level's share of clips: exact parts of the mean."""

@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, file: str, keep: int | No
         FolderCheckpoint().load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("state", ["[1, 2", "{}", '{"dict": [[1]]}', '{"set": [1]}', '{"tensor": "99"}'])
+@pytest.mark.parametrize("state", ["[1, 2", "{}", '{"dict": [[1]]}', '{"dict": 5}', '{"set": [1]}', '{"tensor": "99"}'])
 def test_a_strange_state_is_named(tmp_path: Path, state: str) -> None:
     FolderCheckpoint().save_checkpoint(NESTED, tmp_path / "one")
     (tmp_path / "one" / STATE).write_text(state)

@@ -56,7 +56,7 @@ class StepProgress(Callback):
             return
         self.steps += step - self.seen_step
         self.seen_step = step
-        loss = module.losses[-1][1] if module.losses else 0.0
+        loss = module.last_loss
         self.smooth_loss = loss if self.steps == 1 else 0.95 * self.smooth_loss + 0.05 * loss
         speed = self.steps / max(1e-9, self.training_seconds)
         said = f"loss {self.smooth_loss:.4f}  {speed:.2f} steps/s"

@@ -1,0 +1,96 @@
+"""Learning rates over steps and by half, and what full fine-tuning trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from svdtrain.families.build import build_family
+from svdtrain.training import build
+from svdtrain.training.module import FineTuning
+from svdtrain.training.optimization import OptimizerSettings, build_optimizer, schedule_factor
+from tests.tiny_runs import fit_config
+
+SETTINGS = OptimizerSettings({"spatial": 1e-3}, (0.9, 0.99), 0.1, 4, "constant", 20)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0, {0: 1.0, 1: 1.0, 19: 1.0, 100: 1.0}),
+        ("constant", 4, {0: 0.2, 1: 0.4, 3: 0.8, 4: 1.0, 19: 1.0}),
+        ("cosine", 4, {0: 0.2, 3: 0.8, 4: 1.0, 8: (1 + math.cos(math.pi / 4)) / 2, 12: 0.5, 20: 0.0, 30: 0.0}),
+        ("cosine", 0, {0: 1.0, 10: 0.5, 20: 0.0}),
+    ],
+)
+def test_schedules(schedule: str, warmup: int, expected: dict[int, float]) -> None:
+    settings = replace(SETTINGS, schedule=schedule, warmup_steps=warmup)
+    assert {step: schedule_factor(step, settings) for step in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_no_step_of_a_run_has_a_rate_of_zero() -> None:
+    """Steps count from 0: neither the first of a warm-up nor the last of a cosine may be lost."""
+    settings = replace(SETTINGS, schedule="cosine")
+    assert min(schedule_factor(step, settings) for step in range(settings.max_steps)) > 0
+
+
+def test_rates_reach_adamw_step_by_step() -> None:
+    layer = torch.nn.Linear(1, 1)
+    built = build_optimizer(layer, {}, replace(SETTINGS, warmup_steps=2, max_steps=6, schedule="cosine"))
+    optimizer, scheduler = built["optimizer"], built["lr_scheduler"]["scheduler"]
+    seen = []
+    for _ in range(6):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    cosine = [1e-3 * (1 + math.cos(math.pi * done / 4)) / 2 for done in range(4)]
+    assert seen == pytest.approx([1e-3 / 3, 2e-3 / 3, *cosine], abs=1e-12)
+
+
+def module_of(model: Path, dataset: Path, *words: str) -> FineTuning:
+    config = fit_config(model, dataset, *words)
+    return build.build_module(config, build_family(config.model))
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        (["optimizer.learning_rate=1e-3"], {"spatial": 1e-3, "temporal": 2e-4}),
+        (["adapter.spatial.learning_rate=3e-4", "adapter.temporal.learning_rate=5e-5"], {"spatial": 3e-4, "temporal": 5e-5}),
+        (["adapter.targets=temporal", "adapter.temporal.learning_rate=5e-5"], {"temporal": 5e-5}),
+        (["adapter.targets=spatial"], {"spatial": 1e-3}),
+    ],
+)
+def test_each_half_has_its_own_group_and_rate(
+    model: Path, dataset: Path, words: list[str], rates: dict[str, float]
+) -> None:
+    module = module_of(model, dataset, *words)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    assert {group["name"]: group["lr"] for group in groups} == pytest.approx(rates)
+    names = {id(p): name for name, p in module.denoiser.named_parameters()}
+    for group in groups:
+        members = [names[id(p)] for p in group["params"]]
+        assert members
+        assert all("lora_" in name for name in members)
+        assert {"temporal_" in name for name in members} == {group["name"] == "temporal"}
+    assert sum(len(group["params"]) for group in groups) == len(module.trained_parameters())
+
+
+def test_ranks_apart_give_each_half_its_own(model: Path, dataset: Path) -> None:
+    module = module_of(model, dataset, "adapter.spatial.rank=3", "adapter.temporal.rank=5")
+    ranks = {("temporal_" in n, p.shape[0]) for n, p in module.trained_parameters().items() if "lora_A" in n}
+    assert ranks == {(False, 3), (True, 5)}
+
+
+def test_full_fine_tuning_trains_every_weight(model: Path, dataset: Path) -> None:
+    module = module_of(model, dataset, "adapter=full", "optimizer.learning_rate=2e-4")
+    (group,) = module.configure_optimizers()["optimizer"].param_groups
+    assert (group["name"], group["lr"]) == ("all", 2e-4)
+    assert len(group["params"]) == len(list(module.denoiser.parameters()))
+    assert not [name for name, _ in module.denoiser.named_parameters() if "lora" in name]
+    frozen = [*module.family.vae.parameters(), *module.family.image_encoder.parameters()]  # type: ignore[attr-defined]
+    assert not any(p.requires_grad for p in frozen)

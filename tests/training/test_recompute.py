@@ -1,0 +1,71 @@
+"""Gradient checkpointing: equal gradients for less memory, in the temporal half too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from svdtrain.families.build import build_family
+from svdtrain.training import build
+from svdtrain.training.module import FineTuning
+from svdtrain.training.recompute import recompute_blocks
+from tests.tiny_runs import fit_config
+
+
+def module_of(model: Path, dataset: Path, recompute: bool) -> FineTuning:
+    """B far from zero, so that every weight of the adapter has a gradient."""
+    config = fit_config(model, dataset, f"trainer.gradient_checkpointing={recompute}".lower())
+    module = build.build_module(config, build_family(config.model))
+    drawn = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.trained_parameters().values():
+            parameter.copy_(torch.randn(parameter.shape, generator=drawn) * 0.1)
+    return module
+
+
+def gradients(module: FineTuning, dataset: Path, model: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """Gradients of one step, and the bytes that the graph kept for the backward pass."""
+    batch = next(iter(build.build_data(fit_config(model, dataset)).train_dataloader()))
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = module.training_step(batch, 0)
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in module.trained_parameters().items() if p.grad is not None}
+    return found, sum(kept.values())
+
+
+def test_gradients_are_equal_to_the_bit_and_less_is_kept(model: Path, dataset: Path) -> None:
+    plain, plain_bytes = gradients(module_of(model, dataset, False), dataset, model)
+    again, again_bytes = gradients(module_of(model, dataset, True), dataset, model)
+    assert set(plain) == set(again)
+    assert all(torch.equal(again[name], gradient) for name, gradient in plain.items())
+    assert all(float(gradient.abs().max()) > 0 for gradient in plain.values())
+    assert again_bytes < 0.7 * plain_bytes
+
+
+@pytest.mark.parametrize("kind", ["SpatioTemporalResBlock", "BasicTransformerBlock", "TemporalBasicTransformerBlock"])
+def test_every_repeated_block_is_computed_twice(model: Path, dataset: Path, kind: str) -> None:
+    calls: dict[str, int] = {}
+    module = module_of(model, dataset, True)
+    blocks = {name: m for name, m in module.denoiser.named_modules() if type(m).__name__ == kind}
+    assert blocks
+    for name, block in blocks.items():
+        child = next(block.children())
+        child.register_forward_pre_hook(lambda _m, _args, n=name: calls.__setitem__(n, calls.get(n, 0) + 1))
+    gradients(module, dataset, model)
+    assert calls == dict.fromkeys(blocks, 2)
+
+
+def test_the_number_of_blocks_is_told(model: Path, dataset: Path) -> None:
+    denoiser = module_of(model, dataset, False).denoiser
+    names = [type(m).__name__ for m in denoiser.modules()]
+    assert recompute_blocks(denoiser, ["TemporalBasicTransformerBlock"]) == names.count("TemporalBasicTransformerBlock")
+    assert recompute_blocks(denoiser, []) == 0

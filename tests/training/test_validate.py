@@ -1,0 +1,73 @@
+"""Held-out losses on the grid: the base's own before the first step, reproducible, and comparable between runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from svdtrain.config.schema import FitConfig
+from svdtrain.families.build import build_family
+from svdtrain.training import build
+from svdtrain.training.callbacks.average import WeightAverage
+from svdtrain.training.callbacks.validate import SigmaGridValidation, losses_on_grid
+from svdtrain.training.module import FineTuning
+from tests.tiny_runs import fit_config, save_tiny_dataset
+
+SIGMAS = [0.1, 2.0, 50.0]
+
+
+def validated(
+    config: FitConfig, state: dict[str, object] | None = None, every: int = 100
+) -> tuple[FineTuning, SigmaGridValidation]:
+    """A fit with nothing but validation."""
+    module, data = build.build_module(config, build_family(config.model)), build.build_data(config)
+    validation = SigmaGridValidation(data.held_out(2), SIGMAS, every, WeightAverage(None))
+    if state:
+        validation.load_state_dict(state)
+    build.build_trainer(config, [], [validation]).fit(module, datamodule=data)
+    return module, validation
+
+
+def test_the_ratio_is_one_before_the_first_step_and_moves_with_the_model(model: Path, dataset: Path) -> None:
+    config = fit_config(model, dataset, "optimizer.learning_rate=1e-2", "trainer.max_steps=3")
+    module, validation = validated(config, every=2)
+    assert list(validation.ratios) == [0, 2, 3]
+    assert validation.ratios[0] == 1.0
+    assert validation.ratios[2] != 1.0
+    base = build_family(config.model)
+    assert validation.base_losses == losses_on_grid(base, validation.clips, SIGMAS), "an adapter starts as the identity"
+    now = losses_on_grid(module.family, validation.clips, SIGMAS)
+    ratios = [loss / base_loss for loss, base_loss in zip(now, validation.base_losses, strict=True)]
+    assert validation.ratios[3] == pytest.approx(sum(ratios) / len(ratios), rel=1e-6)
+
+
+def test_accumulated_batches_are_not_validated_apart(model: Path, dataset: Path) -> None:
+    config = fit_config(model, dataset, "trainer.accumulate=2", "trainer.max_steps=2", "data.batch_size=1")
+    counted: list[int] = []
+    module, data = build.build_module(config, build_family(config.model)), build.build_data(config)
+    validation = SigmaGridValidation(data.held_out(1), [1.0], 1, WeightAverage(None))
+    hook = module.denoiser.register_forward_pre_hook(lambda m, _args: counted.append(int(torch.is_grad_enabled())))
+    build.build_trainer(config, [], [validation]).fit(module, datamodule=data)
+    hook.remove()
+    assert counted == [0, 1, 1, 0, 1, 1, 0]
+
+
+def test_a_resumed_run_keeps_its_yardstick(model: Path, dataset: Path) -> None:
+    kept = {"base_losses": [1.0, 2.0, 4.0], "ratios": {0: 1.0}, "last_step": 0}
+    _, validation = validated(fit_config(model, dataset), state=dict(kept))
+    assert validation.base_losses == kept["base_losses"]
+    assert list(validation.ratios) == [0, 2]
+
+
+def test_losses_are_reproducible_and_do_not_depend_on_the_order_of_clips(model: Path, tmp_path: Path) -> None:
+    config = fit_config(model, save_tiny_dataset(tmp_path / "data", held_out=4))
+    family, clips = build_family(config.model), build.build_data(config).held_out(4)
+    first = losses_on_grid(family, clips, SIGMAS)
+    torch.manual_seed(5)
+    assert losses_on_grid(family, clips, SIGMAS) == first
+    assert losses_on_grid(family, clips[::-1], SIGMAS) == pytest.approx(first, rel=1e-12)
+    alone = [losses_on_grid(family, [clip], SIGMAS) for clip in clips]
+    assert [sum(column) / 4 for column in zip(*alone, strict=True)] == pytest.approx(first, rel=1e-12)
+    assert len({losses[0] for losses in alone}) == 4
