@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import cv2
 import numpy as np
-from world import SIZE, Scene, draw_scene
+from world import SIZE, Scene
 
-SETS: dict[str, dict[str, str]] = {
-    "world": {},
-    "style": {"look": "woodcut"},
-    "subject": {"kind": "character"},
-    "motion": {"motion": "orbit"},
-    "camera": {"motion": "pan"},
-}
 _ZOOM = 4
-
-
-def scene_of(source: str) -> Scene:
-    """The scene of a clip by its metadata's source, SET/SPLIT/NUMBER."""
-    return draw_scene(zlib.crc32(source.encode()), **SETS[source.split("/")[0]])  # type: ignore[arg-type]
 
 
 def flow(frames_THWC: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from goals import flow_agreement, lost_likeness, scene_of, sideways, style_distance, texture, turned
+from goals import flow_agreement, lost_likeness, sideways, style_distance, texture, turned
 from omegaconf import OmegaConf
+from world import scene_of
 
 from svdtrain.adapters.pipelines import load_adapter, set_strength
 from svdtrain.config.schema import FitConfig

@@ -7,29 +7,21 @@ import hashlib
 import itertools
 import json
 import multiprocessing
-import zlib
 from pathlib import Path
 from typing import Any
 
-from world import draw_scene, render
+from world import SETS, render, scene_of
 
 from svdtrain.data.shards import write_shard
 from svdtrain.generation.video_files import encode_mp4
-
-SETS: dict[str, dict[str, str]] = {
-    "world": {},
-    "style": {"look": "woodcut"},
-    "subject": {"kind": "character"},
-    "motion": {"motion": "orbit"},
-    "camera": {"motion": "pan"},
-}
 
 
 def clip(job: tuple[str, str, int]) -> tuple[str, bytes, dict[str, Any]]:
     """One encoded clip of a set; its seed is a pure function of set, split and number."""
     name, split, number = job
-    scene = draw_scene(zlib.crc32(f"{name}/{split}/{number}".encode()), **SETS[name])  # type: ignore[arg-type]
-    metadata = {"fps": scene.fps, "motion_bucket_id": scene.motion_bucket_id, "source": f"{name}/{split}/{number}"}
+    source = f"{name}/{split}/{number}"
+    scene = scene_of(source)
+    metadata = {"fps": scene.fps, "motion_bucket_id": scene.motion_bucket_id, "source": source}
     return f"{name}-{split}-{number:05d}", encode_mp4(render(scene), scene.fps), metadata
 
 

@@ -6,6 +6,7 @@ to grey, because group norms in narrow networks can hardly carry a picture's mea
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,14 @@ SUPERSAMPLING = 2
 KINDS = ("drop", "dart", "box", "disc", "ring")
 TEXTURES = ("plain", "bars", "checks", "spots")
 FPS = (5, 6, 7, 8, 10, 12)
+SETS: dict[str, dict[str, str]] = {
+    "world": {},
+    "style": {"look": "woodcut"},
+    "subject": {"kind": "character"},
+    "motion": {"motion": "orbit"},
+    "camera": {"motion": "pan"},
+}
+"""What each set changes of the plain world."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,11 @@ def draw_scene(seed: int, *, motion: str = "forward", look: str = "plain", kind:
         look=look,
     )
     return replace(scene, centre=_start(scene, rng))
+
+
+def scene_of(source: str) -> Scene:
+    """The scene of a clip by its source, SET/SPLIT/NUMBER; its seed is a pure function of that."""
+    return draw_scene(zlib.crc32(source.encode()), **SETS[source.split("/")[0]])  # type: ignore[arg-type]
 
 
 def render(scene: Scene) -> np.ndarray:
