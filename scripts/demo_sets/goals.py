@@ -56,11 +56,10 @@ def tracked(frames_THWC: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.ndarr
     return np.asarray(centres), np.asarray(likeness)
 
 
-def turned(frames_THWC: np.ndarray, scene: Scene) -> float:
-    """Degrees by which the tracked shape circled the frame's centre, clockwise positive."""
+def ahead(frames_THWC: np.ndarray, scene: Scene) -> np.ndarray:
+    """How far [T] the tracked shape is ahead of its start, along its heading, in pixels."""
     centres, _ = tracked(frames_THWC, scene)
-    angles = np.unwrap(np.arctan2(centres[:, 1] - SIZE / 2, centres[:, 0] - SIZE / 2))
-    return float(np.degrees(angles[-1] - angles[0]))
+    return (centres - centres[0]) @ np.array([np.cos(scene.heading), np.sin(scene.heading)])
 
 
 def lost_likeness(frames_THWC: np.ndarray, scene: Scene) -> float:

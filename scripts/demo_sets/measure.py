@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from goals import flow_agreement, lost_likeness, sideways, style_distance, texture, turned
+from goals import ahead, flow_agreement, lost_likeness, sideways, style_distance, texture
 from omegaconf import OmegaConf
 from world import scene_of
 
@@ -32,7 +32,12 @@ def goal_measures(goal: str, video: np.ndarray, truth: np.ndarray, source: str, 
     if goal == "subject":
         return {"lost likeness": lost_likeness(video, scene), "flow agreement": flow_agreement(video, truth)}
     if goal == "motion":
-        return {"flow agreement": flow_agreement(video, truth), "degrees turned": turned(video, scene)}
+        way = ahead(video, scene)
+        return {
+            "flow agreement": flow_agreement(video, truth),
+            "px ahead half-way": float(way[3:5].mean()),
+            "px ahead at the end": float(way[-1]),
+        }
     return {"flow agreement": flow_agreement(video, truth), "sideways px/frame": sideways(video)}
 
 

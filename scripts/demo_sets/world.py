@@ -21,7 +21,7 @@ SETS: dict[str, dict[str, str]] = {
     "world": {},
     "style": {"look": "woodcut"},
     "subject": {"kind": "character"},
-    "motion": {"motion": "orbit"},
+    "motion": {"motion": "return"},
     "camera": {"motion": "pan"},
 }
 """What each set changes of the plain world."""
@@ -95,12 +95,9 @@ def _colour(rng: np.random.Generator, amplitude: float) -> tuple[float, float, f
 
 
 def _start(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
-    """A start from which the whole path stays in the frame; orbits start on a circle about the frame's centre."""
+    """A start from which the whole path stays in the frame."""
     middle = SIZE / 2
-    if scene.motion == "orbit":
-        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(15, 19)
-        return middle + distance * np.cos(angle), middle + distance * np.sin(angle)
-    length = scene.speed * (FRAMES - 1) / scene.fps if scene.motion == "forward" else 0.0
+    length = scene.speed * (FRAMES - 1) / scene.fps if scene.motion != "pan" else 0.0
     slack = max(0.0, SIZE - 2 * scene.radius - length) / 2
     along = np.array([np.cos(scene.heading), np.sin(scene.heading)])
     start = middle - along * length / 2 + rng.uniform(-1, 1, 2) * min(slack, 14.0)
@@ -110,22 +107,13 @@ def _start(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
 def _pose(scene: Scene, seconds: float) -> tuple[float, float, float, float]:
     """Shape centre x, y, its heading, and the camera's x offset at a time."""
     x, y = scene.centre
-    if scene.motion == "orbit":
-        dx, dy = x - SIZE / 2, y - SIZE / 2
-        distance = float(np.hypot(dx, dy))
-        turned = np.arctan2(dy, dx) + 2.0 * scene.speed * seconds / distance
-        # Heading is the scene's own: only the path is new, so the first frame does not give the movement away.
-        return SIZE / 2 + distance * np.cos(turned), SIZE / 2 + distance * np.sin(turned), scene.heading, 0.0
     if scene.motion == "pan":
         return x, y, scene.heading, scene.speed * seconds
-    if scene.motion == "still":
-        return x, y, scene.heading, 0.0
-    return (
-        x + np.cos(scene.heading) * scene.speed * seconds,
-        y + np.sin(scene.heading) * scene.speed * seconds,
-        scene.heading,
-        0.0,
-    )
+    away = scene.speed * seconds
+    if scene.motion == "return":  # the same speed, but home again at the end
+        length = scene.speed * (FRAMES - 1) / scene.fps
+        away = min(away, length - away)
+    return x + np.cos(scene.heading) * away, y + np.sin(scene.heading) * away, scene.heading, 0.0
 
 
 def _frame(scene: Scene, seconds: float) -> np.ndarray:

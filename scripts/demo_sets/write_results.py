@@ -10,7 +10,7 @@ from typing import Any
 GOALS = {
     "style": "the woodcut look stays while the shape moves",
     "subject": "the beetle stays itself while it moves",
-    "motion": "shapes circle the centre instead of swimming ahead",
+    "motion": "shapes swim out and come back, instead of swimming on",
     "camera": "the camera pans to the right",
 }
 HEAD = """# What the demo adapters learn
@@ -24,9 +24,9 @@ frames and seeds. The loss ratio is adapter / base over a fixed grid of noise le
 FOOT = """
 *style distance*: how far texture (Gabor energies) and colour of the generated frames lie from the held-out look, in its own
 standard deviations. *lost likeness*: 1 - correlation of the shape with its first frame, found again in every later frame.
-*flow agreement*: cosine between the optical flow of the generated clip and of the held-out one. *degrees turned*: how far the
-shape circled the centre. *sideways*: mean horizontal flow. Definitions: `scripts/demo_sets/goals.py`; numbers: the JSON
-files beside this page.
+*flow agreement*: cosine between the optical flow of the generated clip and of the held-out one. *px ahead*: how far the
+tracked shape is ahead of its start. *sideways*: mean horizontal flow. Definitions: `scripts/demo_sets/goals.py`; numbers:
+the JSON files beside this page.
 """
 
 
