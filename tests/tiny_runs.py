@@ -17,6 +17,8 @@ GEOMETRY = [f"model.frames={FRAMES}", f"model.height={SIZE}", f"model.width={SIZ
 SHORT = [
     "data.batch_size=2",
     "data.workers=0",
+    "adapter.targets=both",
+    "adapter.modules=attention_and_feed_forward",
     "adapter.rank=2",
     "optimizer.warmup_steps=0",
     "trainer.device=cpu",

@@ -86,10 +86,10 @@ def _reserve(path: Path) -> Path:
 
 
 def _reserve_new(parent: Path) -> Path:
-    """runs/NAME/TIME, and TIME-2 … when several runs start in one second."""
+    """runs/NAME/TIME, and TIME-002 … when several runs start in one second: names sort by age."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for attempt in range(1, 1000):
-        path = parent / (stamp if attempt == 1 else f"{stamp}-{attempt}")
+        path = parent / (stamp if attempt == 1 else f"{stamp}-{attempt:03d}")
         try:
             parent.mkdir(parents=True, exist_ok=True)
             os.mkdir(path)  # noqa: PTH102  (fails when it exists, which is the point)

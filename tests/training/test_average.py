@@ -90,7 +90,9 @@ def test_the_average_survives_a_checkpoint(model: Path, dataset: Path, tmp_path:
     live = list(module.trained_parameters().values())
     for each in (average.average, other.average):
         each.step(live)
-    assert all(torch.equal(*pair) for pair in zip(average.average.shadow_params, other.average.shadow_params, strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip(average.average.shadow_params, other.average.shadow_params, strict=True)
+    )
 
 
 def test_without_a_decay_there_is_no_average(model: Path, dataset: Path) -> None:

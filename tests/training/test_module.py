@@ -119,9 +119,7 @@ def test_a_cached_clip_gives_the_same_bits(make: Callable[..., FineTuning]) -> N
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, {False}), (1.0, {True}), (0.5, {False, True})])
-def test_conditions_are_dropped_per_clip(
-    make: Callable[..., FineTuning], rate: float, expected: set[bool]
-) -> None:
+def test_conditions_are_dropped_per_clip(make: Callable[..., FineTuning], rate: float, expected: set[bool]) -> None:
     module = make(f"trainer.condition_dropout={rate}", clips_per_step=8)
     seen: list[Any] = []
     hook = module.denoiser.register_forward_pre_hook(lambda _m, args: seen.extend([args[0], args[2], args[3]]))
@@ -152,7 +150,8 @@ class Spoiler(Callback):
 
 
 @pytest.mark.parametrize(
-    ("where", "said"), [("loss", r"the loss of clip 'clip-\d@.*' at step 1, sigma .* is nan"), ("gradient", "at step 1 is nan")]
+    ("where", "said"),
+    [("loss", r"the loss of clip 'clip-\d@.*' at step 1, sigma .* is nan"), ("gradient", "at step 1 is nan")],
 )
 def test_what_is_not_finite_ends_the_run_before_the_weights_change(
     model: Path, dataset: Path, where: str, said: str

@@ -59,10 +59,12 @@ def module_of(model: Path, dataset: Path, *words: str) -> FineTuning:
 @pytest.mark.parametrize(
     ("words", "rates"),
     [
-        (["optimizer.learning_rate=1e-3"], {"spatial": 1e-3, "temporal": 2e-4}),
-        (["adapter.spatial.learning_rate=3e-4", "adapter.temporal.learning_rate=5e-5"], {"spatial": 3e-4, "temporal": 5e-5}),
+        (
+            ["adapter.spatial.learning_rate=3e-4", "adapter.temporal.learning_rate=5e-5"],
+            {"spatial": 3e-4, "temporal": 5e-5},
+        ),
         (["adapter.targets=temporal", "adapter.temporal.learning_rate=5e-5"], {"temporal": 5e-5}),
-        (["adapter.targets=spatial"], {"spatial": 1e-3}),
+        (["adapter.targets=spatial", "optimizer.learning_rate=2e-3"], {"spatial": 2e-3}),
     ],
 )
 def test_each_half_has_its_own_group_and_rate(

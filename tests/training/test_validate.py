@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_the_ratio_is_one_before_the_first_step_and_moves_with_the_model(model: 
     assert validation.ratios[0] == 1.0
     assert validation.ratios[2] != 1.0
     base = build_family(config.model)
+    base.denoiser.requires_grad_(False)  # torch takes another kernel for weights that want gradients
     assert validation.base_losses == losses_on_grid(base, validation.clips, SIGMAS), "an adapter starts as the identity"
     now = losses_on_grid(module.family, validation.clips, SIGMAS)
     ratios = [loss / base_loss for loss, base_loss in zip(now, validation.base_losses, strict=True)]
@@ -48,7 +50,7 @@ def test_accumulated_batches_are_not_validated_apart(model: Path, dataset: Path)
     counted: list[int] = []
     module, data = build.build_module(config, build_family(config.model)), build.build_data(config)
     validation = SigmaGridValidation(data.held_out(1), [1.0], 1, WeightAverage(None))
-    hook = module.denoiser.register_forward_pre_hook(lambda m, _args: counted.append(int(torch.is_grad_enabled())))
+    hook = module.denoiser.register_forward_pre_hook(lambda _m, _args: counted.append(int(torch.is_grad_enabled())))
     build.build_trainer(config, [], [validation]).fit(module, datamodule=data)
     hook.remove()
     assert counted == [0, 1, 1, 0, 1, 1, 0]
@@ -71,3 +73,5 @@ def test_losses_are_reproducible_and_do_not_depend_on_the_order_of_clips(model: 
     alone = [losses_on_grid(family, [clip], SIGMAS) for clip in clips]
     assert [sum(column) / 4 for column in zip(*alone, strict=True)] == pytest.approx(first, rel=1e-12)
     assert len({losses[0] for losses in alone}) == 4
+    renamed = replace(clips[0], keys_B=("another",))
+    assert losses_on_grid(family, [renamed], SIGMAS) != alone[0], "each clip has noise of its own"

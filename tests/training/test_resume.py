@@ -1,0 +1,200 @@
+"""A run that was cut off and resumed ends where an uncut one ends, to the bit; and a signal cuts it off cleanly."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from svdtrain.commands import fit
+from svdtrain.foundation.errors import DataError, ModelError, UsageError
+from svdtrain.training.checkpoint import checkpoints
+from tests.tiny_runs import fit_config, fit_words, save_tiny_dataset
+
+ADAPTER = Path("adapter") / "adapter_model.safetensors"
+LOOKS = ["validation.every=3", "validation.sample_every=3", "validation.sample_inputs=1", "data.batch_size=1"]
+
+
+def ran(model: Path, dataset: Path, *words: str) -> int:
+    return fit.run(fit_config(model, dataset, *words), list(words))
+
+
+def record_of(run: Path) -> dict[str, object]:
+    return json.loads((run / "run.json").read_text())
+
+
+def losses_in(run: Path) -> dict[str, str]:
+    """step -> loss, as the CSV logger wrote them, of all parts of a run."""
+    found: dict[str, str] = {}
+    for file in sorted(run.glob("metrics/*/metrics.csv")):
+        header, *rows = [line.split(",") for line in file.read_text().splitlines()]
+        found |= {row[header.index("step")]: row[header.index("loss")] for row in rows if row[header.index("loss")]}
+    return found
+
+
+def assert_equal_tensors(left: Path, right: Path) -> None:
+    """Bit for bit (the order of a safetensors header is random, so files cannot be compared whole)."""
+    a, b = load_file(left), load_file(right)
+    assert list(a) == list(b)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def cut_after_three(whole: Path, to: Path) -> Path:
+    """A copy of a run as it lay there when it broke off: the newest checkpoint is that of step 3."""
+    shutil.copytree(whole, to)
+    shutil.rmtree(to / "checkpoints" / "step-000006")
+    for result in ("adapter", "denoiser"):
+        shutil.rmtree(to / result, ignore_errors=True)
+    return to
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optimizer.schedule=cosine", "optimizer.warmup_steps=2"],
+        ["trainer.accumulate=2", "optimizer.ema_decay=0.9", "data.cache=none"],
+        ["adapter=full", "optimizer.ema_decay=0.9", "trainer.gradient_checkpointing=true"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_resumed_run_is_the_uncut_run_to_the_bit(
+    model: Path, dataset: Path, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words, *LOOKS, "trainer.max_steps=6", "optimizer.learning_rate=1e-2"]
+    whole = tmp_path / "whole"
+    assert ran(model, dataset, *words, f"run_dir={whole}") == 0
+    again = cut_after_three(whole, tmp_path / "again")
+    for module, name in ((torch, "load"), (pickle, "load"), (pickle, "loads")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("something was unpickled"))
+    assert ran(model, dataset, *words, f"resume={again}") == 0
+    monkeypatch.undo()
+    result = Path("denoiser") / "diffusion_pytorch_model.safetensors" if "adapter=full" in words else ADAPTER
+    for file in (result, Path("checkpoints/step-000006/tensors.safetensors")):
+        assert_equal_tensors(again / file, whole / file)
+    assert (again / "before_after.mp4").read_bytes() == (whole / "before_after.mp4").read_bytes()
+    assert record_of(again)["validation_ratios"] == record_of(whole)["validation_ratios"]
+    assert (record_of(again)["state"], record_of(again)["step"]) == ("done", 6)
+    resumed = {step: loss for step, loss in losses_in(again).items() if int(step) > 3}
+    assert resumed == {step: loss for step, loss in losses_in(whole).items() if int(step) > 3}
+    assert sorted(resumed) == ["4", "5", "6"]
+
+
+@pytest.fixture(scope="module")
+def short(model: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps."""
+    run = tmp_path_factory.mktemp("runs") / "short"
+    assert ran(model, dataset, f"run_dir={run}") == 0
+    return run
+
+
+def test_a_finished_run_goes_further_only_when_asked(model: Path, dataset: Path, short: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(short, run)
+    before = (run / ADAPTER).read_bytes()
+    record = (run / "run.json").read_text()
+    with pytest.raises(UsageError, match="the run is complete at step 2"):
+        ran(model, dataset, f"resume={run}")
+    assert (run / "run.json").read_text() == record
+    assert ran(model, dataset, f"resume={run}", "trainer.max_steps=3") == 0
+    assert (run / ADAPTER).read_bytes() != before
+    assert record_of(run)["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "said"),
+    [
+        (["seed=5"], DataError, "seed was 0, now it is 5"),
+        (["data.batch_size=3"], DataError, "batch_size x devices was 2, now it is 3"),
+        (["adapter.rank=3"], ModelError, "the checkpoint differs in"),
+        (["adapter.targets=spatial"], ModelError, "the checkpoint differs in"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_other_settings_cannot_go_on(
+    model: Path, dataset: Path, short: Path, tmp_path: Path, words: list[str], error: type[Exception], said: str
+) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(short, run)
+    with pytest.raises(error, match=said):
+        ran(model, dataset, f"resume={run}", "trainer.max_steps=4", *words)
+    assert record_of(run)["state"] == "failed"
+    assert (run / ADAPTER).read_bytes() == (short / ADAPTER).read_bytes()
+
+
+def test_another_dataset_cannot_go_on(model: Path, short: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(short, run)
+    other = save_tiny_dataset(tmp_path / "other", train=4, held_out=2)
+    with pytest.raises(DataError, match="the dataset of data.source was"):
+        ran(model, other, f"resume={run}", "trainer.max_steps=4")
+
+
+def test_only_the_newest_checkpoints_are_kept(model: Path, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["trainer.max_steps=5", "trainer.save_every=1", "trainer.keep_checkpoints=2", "data.batch_size=1"]
+    assert ran(model, dataset, *words, f"run_dir={run}") == 0
+    assert [path.name for path in checkpoints(run)] == ["step-000004", "step-000005"]
+
+
+def test_resume_auto_takes_the_newest_run_of_the_name(
+    model: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="there is no run in runs/style_lora"):
+        ran(model, dataset, "resume=auto")
+    assert ran(model, dataset) == 0
+    assert ran(model, dataset, "resume=auto", "trainer.max_steps=3") == 0
+    [run] = (tmp_path / "runs" / "style_lora").iterdir()
+    assert record_of(run)["step"] == 3
+
+
+@pytest.mark.parametrize(("number", "early"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_signal_stops_saves_and_says_how_to_go_on(
+    model: Path, dataset: Path, tmp_path: Path, number: signal.Signals, early: bool
+) -> None:
+    """Early: while the base makes its first videos, before any step."""
+    run = tmp_path / "run"
+    steps = "validation.sampling_steps=20" if early else "validation.sampling_steps=1"
+    words = [*LOOKS, "trainer.max_steps=100000", "trainer.save_every=100000", "trainer.log_every=1", steps]
+    words = [word for word in words if not word.startswith("validation.every")]
+    command = [sys.executable, "-m", "svdtrain", "fit", *fit_words(model, dataset, *words, f"run_dir={run}")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    assert child.stdout is not None
+    awaited = "run folder" if early else "step 2/"
+    said = ""
+    while awaited not in said:
+        line = child.stdout.readline()
+        assert line, child.communicate()[1]
+        said += line
+    if early:
+        while not list(run.glob("metrics/*/metrics.csv")):
+            assert child.poll() is None
+    child.send_signal(number)
+    rest, errors = child.communicate(timeout=300)
+    assert child.returncode == 128 + number, errors
+    assert "Traceback" not in errors
+    assert f"resume={run}" in rest
+    [checkpoint] = checkpoints(run)
+    record = record_of(run)
+    assert record["state"] == "stopped"
+    step = int(checkpoint.name.removeprefix("step-"))
+    assert record["step"] == step
+    assert (step == 1) if early else (step >= 2)
+    assert (run / ADAPTER).is_file()
+    assert ran(model, dataset, *words, f"resume={run}", f"trainer.max_steps={step + 1}") == 0
+    assert record_of(run)["step"] == step + 1
+
+
+def test_handlers_are_given_back(model: Path, dataset: Path, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert ran(model, dataset, f"run_dir={tmp_path / 'run'}") == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
