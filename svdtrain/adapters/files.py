@@ -53,8 +53,16 @@ def save_adapter(folder: Path, tensors: dict[str, Tensor], config: LoraConfig, i
     folder.mkdir(parents=True, exist_ok=True)
     plain = {f"{_PREFIX}{name}": t.detach().to("cpu", torch.float32).contiguous() for name, t in tensors.items()}
     write_atomic(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True).encode())
-    write_atomic(folder / WEIGHTS, save(plain, metadata=header))
+    write_atomic(folder / WEIGHTS, _ordered(save(plain, metadata=header)))
     return folder / WEIGHTS
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same file with its header's keys in order: safetensors writes them in a random one."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert len(header.encode()) <= length
+    return content[:8] + header.encode().ljust(length) + content[8 + length :]
 
 
 def read_adapter(place: str | Path) -> AdapterFile:

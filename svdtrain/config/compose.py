@@ -31,7 +31,14 @@ Schema = TypeVar("Schema", bound=BaseModel)
 Settings = TypeVar("Settings", bound=BaseModel, contravariant=True)
 HYDRA_BASE = "1.3"
 
-OmegaConf.register_new_resolver("times", lambda *factors: math.prod(factors), replace=True)
+
+def _times(*factors: object) -> object:
+    """A product; what is no number is handed on as it is, for the schema to name."""
+    numbers = [factor for factor in factors if isinstance(factor, int | float)]
+    return math.prod(numbers) if len(numbers) == len(factors) else next(f for f in factors if f not in numbers)
+
+
+OmegaConf.register_new_resolver("times", _times, replace=True)
 
 
 class Command(Protocol[Settings]):

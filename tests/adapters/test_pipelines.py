@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import svdtrain
-from svdtrain.adapters.files import CONFIG, WEIGHTS, save_adapter
+from svdtrain.adapters.files import CONFIG, WEIGHTS, read_adapter, save_adapter
 from svdtrain.adapters.fingerprint import differences, fingerprint
 from svdtrain.adapters.inject import adapter_parameters, inject, lora_config
 from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
@@ -145,6 +145,18 @@ def test_two_adapters_add_and_leave_one_by_one(base: Path, trained: tuple[Path, 
     assert np.abs(frames_of(pipe) - once).max() > 1e-3
     svdtrain.unload_adapter(pipe)
     assert np.array_equal(frames_of(pipe), before)
+
+
+def test_equal_adapters_are_equal_files(base: Path, tmp_path: Path) -> None:
+    family = load_tiny_svd(base)
+    inject(family.denoiser, ADAPTER, seed=0)
+    written = []
+    for number in range(4):
+        info = AdapterInfo(model="tiny", base="tiny", recipe="é", version="0")
+        path = save_adapter(tmp_path / str(number), adapter_parameters(family.denoiser), lora_config(ADAPTER), info)
+        written.append(path.read_bytes())
+    assert len(set(written)) == 1
+    assert read_adapter(tmp_path / "0").info.recipe == "é"
 
 
 def test_peft_reads_the_folder_and_merging_changes_little(base: Path, trained: tuple[Path, np.ndarray]) -> None:
