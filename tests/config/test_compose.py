@@ -118,8 +118,8 @@ def test_generate_does_not_take_fits_groups(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_debug_beats_recipe_beats_groups_and_the_command_line_beats_all() -> None:
-    assert composed(f"{RECIPE}").trainer.max_steps == 300
-    assert composed(RECIPE).data.horizontal_flip
+    assert composed(f"{RECIPE}").trainer.max_steps == composed(RECIPE).model.max_steps
+    assert composed(RECIPE, "data.horizontal_flip=true").data.horizontal_flip
     assert not composed(RECIPE, "debug=overfit").data.horizontal_flip
     assert composed("debug=quick", RECIPE).trainer.max_steps == 2
     assert composed(RECIPE, "debug=quick", "trainer.max_steps=5").trainer.max_steps == 5
@@ -144,7 +144,7 @@ def test_flags_may_stand_anywhere_and_cfg_shows_the_job(capsys: pytest.CaptureFi
     assert main(["fit", RECIPE, "--cfg", "job", "trainer.max_steps=7", "--resolve"]) == 0
     shown = capsys.readouterr().out
     assert "max_steps: 7" in shown
-    assert "learning_rate: 0.0002" in shown
+    assert "learning_rate: 0.0006" in shown
 
 
 def test_a_users_recipe_and_model_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
