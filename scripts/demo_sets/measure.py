@@ -78,8 +78,10 @@ def main() -> None:
     rows = [goal_measures(goal, truth, truth, source, look) for truth, source in zip(truths, sources, strict=False)]
     results["held-out clips"] = {key: [row[key] for row in rows] for key in rows[0]}
     ratios = [a / b for a, b in zip(losses["adapter"], losses["base"], strict=True)]
+    typed = json.loads((options.run / "run.json").read_text())["overrides"]
     report = {
         "run": config.name,
+        "overrides": [line for line in typed if not line.startswith(("config=", "run_dir=", "data.workers="))],
         "inputs": len(requests),
         "seeds": options.seeds,
         "sampling_steps": config.validation.sampling_steps,
