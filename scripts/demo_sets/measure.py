@@ -46,6 +46,17 @@ def sampled(family: ModelFamily, requests: list[Request], seeds: int) -> list[li
     return [family.sample([replace(r, seed=seed) for seed in range(seeds)]) for r in requests]
 
 
+def sheet_rows(
+    truths: list[np.ndarray], videos: dict[str, list[list[np.ndarray]]], inputs: int
+) -> list[tuple[str, np.ndarray]]:
+    """Held-out clip, base and adapter of each input, at the first seed."""
+    rows: list[tuple[str, np.ndarray]] = []
+    for index, truth in enumerate(truths[:inputs]):
+        rows += [("held-out clip", truth)]
+        rows += [(label, per_input[index][0]) for label, per_input in videos.items()]
+    return rows
+
+
 def main() -> None:
     """Measure one run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -98,14 +109,7 @@ def main() -> None:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{goal}.json").write_text(json.dumps(report, indent=2) + "\n")
-    sheet = []
-    for index, truth in enumerate(truths[: options.inputs]):
-        sheet += [
-            ("held-out clip", truth),
-            ("base", videos["base"][index][0]),
-            ("adapter", videos["adapter"][index][0]),
-        ]
-    write_png(options.out / f"{goal}.png", contact_sheet(sheet, frame_height=64))
+    write_png(options.out / f"{goal}.png", contact_sheet(sheet_rows(truths, videos, options.inputs), frame_height=64))
     print(json.dumps({"goal": goal, "loss_ratio": report["loss_ratio"], "measures": report["measures"]}, indent=1))
 
 
