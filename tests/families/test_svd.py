@@ -144,7 +144,7 @@ def test_resizing_keeps_a_constant_image(family: SVDFamily) -> None:
     with torch.no_grad():
         family.embed_images(pixels)
     hook.remove()
-    assert float((seen[0] - seen[0].mean((2, 3), keepdim=True)).abs().max()) < 1e-5
+    assert float((seen[0] - seen[0].mean((2, 3), keepdim=True)).abs().max()) < 2e-6
 
 
 def test_targets_are_scaled_and_conditions_are_not(family: SVDFamily) -> None:
@@ -202,7 +202,7 @@ def test_image_only_makes_a_lone_frame_the_frame_of_a_clip(family: SVDFamily) ->
         first_of_three = family.denoise(noisy, conditions)[:, :1]
         alone = family.denoise(lone, conditions)
         mean_error_per_clip(alone, lone.target_BTCHW).mean().backward()
-    assert (first_of_three - alone).abs().max() < 1e-5
+    assert (first_of_three - alone).abs().max() < 2e-6
     temporal = [p.grad for n, p in family.denoiser.named_parameters() if "temporal" in n and p.grad is not None]
     assert temporal
     assert all(float(grad.abs().max()) == 0.0 for grad in temporal)
