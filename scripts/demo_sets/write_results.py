@@ -23,7 +23,8 @@ and a lost likeness that fall by 30 %, and flow that agrees with the taught move
 How they were come by: learning rate (1e-3, 2e-3, then 3e-3) and length of the recipes were chosen while looking at the loss of
 these same held-out clips, so the loss ratios are mildly optimistic. The motion set taught an orbit first (ratio 0.70 at step
 120, but generated shapes fell apart) and was replaced by the way home. The camera run with the recipe's own targets did not
-visibly pan (ratio 0.56 at step 120) and was followed by the wider one below. One training run each. Tracked positions are whole pixels.
+visibly pan (ratio 0.56 at step 120) and was followed by the wider one below. One training run each. Tracked positions are
+whole pixels.
 
 | goal | loss ratio | measure | held-out clips | base | adapter | change |
 |---|---|---|---|---|---|---|
