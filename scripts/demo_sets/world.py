@@ -1,4 +1,5 @@
-"""The rendered world of the demo sets: one textured shape that swims nose first over a periodic, grey-mean background.
+"""The rendered world of the demo sets: one textured shape that swims nose first over a periodic, grey-mean background;
+in a third of the plain world's clips the shape rests and the camera pans instead, any of four ways.
 
 The world is continuous in time: speed is set by motion_bucket_id, the moments that are drawn by fps. Every frame averages
 to grey, because group norms in narrow networks can hardly carry a picture's mean colour.
@@ -17,8 +18,9 @@ SUPERSAMPLING = 2
 KINDS = ("drop", "dart", "box", "disc", "ring")
 TEXTURES = ("plain", "bars", "checks", "spots")
 FPS = (5, 6, 7, 8, 10, 12)
+WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 SETS: dict[str, dict[str, str]] = {
-    "world": {},
+    "world": {"motion": "any"},
     "style": {"look": "woodcut"},
     "subject": {"kind": "character"},
     "motion": {"motion": "return"},
@@ -41,6 +43,7 @@ class Scene:
     motion_bucket_id: int
     fps: int
     motion: str = "forward"
+    camera: tuple[int, int] = (1, 0)
     look: str = "plain"
 
     @property
@@ -51,7 +54,10 @@ class Scene:
 
 def draw_scene(seed: int, *, motion: str = "forward", look: str = "plain", kind: str | None = None) -> Scene:
     """The scene of a seed: a pure function, so a set is rebuilt from its list of seeds."""
-    rng = np.random.default_rng(seed)
+    rng, camera = np.random.default_rng(seed), (1, 0)
+    if motion == "any":
+        other = np.random.default_rng([seed, 1])
+        motion, camera = str(other.choice(("forward", "forward", "pan"))), WAYS[int(other.integers(4))]
     bucket, fps = int(rng.integers(16, 256)), int(rng.choice(FPS))
     heading = float(rng.uniform(0, 2 * np.pi))
     radius = float(rng.uniform(10.5, 14.0))
@@ -70,6 +76,7 @@ def draw_scene(seed: int, *, motion: str = "forward", look: str = "plain", kind:
         motion_bucket_id=bucket,
         fps=fps,
         motion=motion,
+        camera=camera,
         look=look,
     )
     return replace(scene, centre=_start(scene, rng))
@@ -105,31 +112,32 @@ def _start(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _pose(scene: Scene, seconds: float) -> tuple[float, float, float, float]:
-    """Shape centre x, y, its heading, and the camera's x offset at a time."""
+    """Shape centre x, y and camera x, y at a time."""
     x, y = scene.centre
-    if scene.motion == "pan":
-        return x, y, scene.heading, scene.speed * seconds
     away = scene.speed * seconds
+    if scene.motion == "pan":
+        return x, y, scene.camera[0] * away, scene.camera[1] * away
     if scene.motion == "return":  # the same speed, but home again at the end
         length = scene.speed * (FRAMES - 1) / scene.fps
         away = min(away, length - away)
-    return x + np.cos(scene.heading) * away, y + np.sin(scene.heading) * away, scene.heading, 0.0
+    return x + np.cos(scene.heading) * away, y + np.sin(scene.heading) * away, 0.0, 0.0
 
 
 def _frame(scene: Scene, seconds: float) -> np.ndarray:
     n = SIZE * SUPERSAMPLING
     axis = (np.arange(n) + 0.5) / SUPERSAMPLING
     screen_x, screen_y = np.meshgrid(axis, axis)
-    x, y, heading, camera = _pose(scene, seconds)
+    x, y, camera_x, camera_y = _pose(scene, seconds)
+    world_x, world_y = screen_x + camera_x, screen_y + camera_y
     offset = np.zeros((n, n, 3))
     for kx, ky, phase, colour in scene.waves:
-        wave = np.cos(2 * np.pi * (kx * (screen_x + camera) + ky * screen_y) / SIZE + phase)
+        wave = np.cos(2 * np.pi * (kx * world_x + ky * world_y) / SIZE + phase)
         offset += wave[..., None] * np.asarray(colour)
-    # The world wraps round, as its background does, so a panned shape comes back in on the other side.
-    dx = (screen_x + camera - x + SIZE / 2) % SIZE - SIZE / 2 if scene.motion == "pan" else screen_x - x
-    dy = screen_y - y
-    u = (np.cos(heading) * dx + np.sin(heading) * dy) / scene.radius
-    w = (-np.sin(heading) * dx + np.cos(heading) * dy) / scene.radius
+    dx, dy = world_x - x, world_y - y
+    if scene.motion == "pan":  # the world wraps round, as its background does: a shape comes back in on the other side
+        dx, dy = ((d + SIZE / 2) % SIZE - SIZE / 2 for d in (dx, dy))
+    u = (np.cos(scene.heading) * dx + np.sin(scene.heading) * dy) / scene.radius
+    w = (-np.sin(scene.heading) * dx + np.cos(scene.heading) * dy) / scene.radius
     inside, shade = _character(u, w) if scene.kind == "character" else _shape(scene, u, w)
     offset = np.where(inside[..., None], shade, offset)
     if scene.look == "woodcut":
@@ -157,14 +165,14 @@ def _shape(scene: Scene, u: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _character(u: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The subject of the subject set: a four-coloured beetle with two eyes, always the same."""
+    """The subject of the subject set: a four-coloured beetle with two eyes, always the same; its nose is bright too."""
     body = (u / 1.05) ** 2 + (w / 0.9) ** 2 < 1.0
-    quarters = np.where((u > 0)[..., None], [0.45, -0.3, 0.1], [-0.45, 0.3, -0.1])
-    quarters = np.where((w > 0)[..., None], quarters, -quarters[..., ::-1])
+    nose = np.where((w > 0)[..., None], [0.4, 0.0, 0.2], [0.2, 0.3, -0.1])
+    quarters = np.where((u > 0)[..., None], nose, -nose)
     eyes = ((u - 0.5) ** 2 + (np.abs(w) - 0.38) ** 2) < 0.07
-    shell = (np.abs(w) < 0.12) & (u < 0.1)
-    shade = np.where(shell[..., None], [0.45, 0.45, 0.45], quarters)
-    shade = np.where(eyes[..., None], [-0.45, -0.45, -0.45], shade)
+    seam = (np.abs(w) < 0.12) & (u < 0.1)
+    shade = np.where(seam[..., None], [0.3, 0.3, 0.3], quarters)
+    shade = np.where(eyes[..., None], [-0.3, -0.3, -0.3], shade)
     return body, shade
 
 

@@ -11,7 +11,16 @@ import torch
 from svdtrain.data.decoding import probe
 from svdtrain.data.frames import choose_times
 from svdtrain.data.manifest import Manifest, Summary, read_manifest
-from svdtrain.data.stream import ClipLoader, ClipStream, GlobalBatches, Sampling, collate, load_item, to_batch
+from svdtrain.data.stream import (
+    ClipLoader,
+    ClipStream,
+    GlobalBatches,
+    Sampling,
+    collate,
+    ignore_signals,
+    load_item,
+    to_batch,
+)
 from svdtrain.foundation.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,6 +107,7 @@ class ClipDataModule(pl.LightningDataModule):
             batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=collate,
+            worker_init_fn=ignore_signals,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,12 @@ class ClipLoader(DataLoader[Any]):
             if isinstance(batch, DataError):
                 raise batch
             yield batch
+
+
+def ignore_signals(_worker: int) -> None:
+    """For a worker: a terminal or a cluster signals the whole process group, and a run that stops needs its workers."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def collate(items: list[Item] | DataError) -> ClipBatch | DataError:

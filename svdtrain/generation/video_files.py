@@ -26,7 +26,8 @@ def encode_mp4(frames_THWC: np.ndarray, fps: float, *, crf: int = 12) -> bytes:
     height, width = (side - side % 2 for side in frames_THWC.shape[1:3])
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        options = {"crf": str(crf), "g": "24", "bf": "2", "flags": "+cgop", "x264-params": "open-gop=0"}
+        # Without mbtree: its assembly reads memory nobody wrote, so that equal frames gave unequal bytes.
+        options = {"crf": str(crf), "g": "24", "bf": "2", "flags": "+cgop", "x264-params": "open-gop=0:mbtree=0"}
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"
