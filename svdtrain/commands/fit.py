@@ -18,6 +18,7 @@ from svdtrain.adapters.fingerprint import fingerprint
 from svdtrain.adapters.inject import adapter_parameters, lora_config
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.hardware import is_first_rank
 from svdtrain.reporting.run_record import RunRecord, newest_run
 from svdtrain.training import build
 from svdtrain.training.callbacks.average import WeightAverage
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 def run(config: FitConfig, overrides: list[str]) -> int:
     """Train, look, save; the exit code is 143 or 130 after a stop by signal."""
-    console = Console()
+    console = Console(quiet=not is_first_rank())
     _quiet()
     data = build.build_data(config)
     data.setup("fit")
@@ -45,7 +46,8 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     base_fingerprint = fingerprint(family.denoiser)
     module = build.build_module(config, family)
     record, checkpoint = _open_run(config, overrides)
-    first_step = step_of(checkpoint) if checkpoint else 0
+    first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
+    record.update(state="running")
 
     held_out = data.held_out(config.validation.clips)
     looks = held_out[: config.validation.sample_inputs]
@@ -77,8 +79,8 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     console.print(f"run folder {record.run_dir}", highlight=False)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
-    except BaseException:
-        record.update(state="failed")
+    except BaseException:  # a resume that was refused leaves the run as it was
+        record.update(state="failed" if trainer.global_step > first_step or not checkpoint else state_before)
         raise
     record.update(
         state="stopped" if stop.exit_code else "done",
@@ -96,19 +98,18 @@ def _open_run(config: FitConfig, overrides: list[str]) -> tuple[RunRecord, Path 
     if config.resume is None:
         inherited = os.environ.get("SVDTRAIN_RUN_DIR") if int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
         if inherited:
-            return RunRecord.reopen(Path(inherited)), None
+            return RunRecord.reopen(Path(inherited), writes=False), None
         record = RunRecord.create(config.name, config.run_dir, config.model_dump(mode="json"), overrides)
         os.environ["SVDTRAIN_RUN_DIR"] = str(record.run_dir)  # ranks that Lightning starts share the folder
         return record, None
     run_dir = newest_run(config.name) if config.resume == "auto" else Path(config.resume)
-    record = RunRecord.reopen(run_dir)
+    record = RunRecord.reopen(run_dir, writes=is_first_rank())
     saved = checkpoints(run_dir)
     if saved and step_of(saved[-1]) >= config.trainer.max_steps:
         raise UsageError(
             f"resume={run_dir}: the run is complete at step {step_of(saved[-1])}",
             f"raise trainer.max_steps (now {config.trainer.max_steps}) to train on",
         )
-    record.update(state="running")
     return record, saved[-1] if saved else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from svdtrain.foundation.errors import UsageError
@@ -23,3 +25,8 @@ def choose_precision(wanted: str, device: str) -> str:
     if device == "cpu":
         return "32"
     return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and speaks: Lightning, torchrun and Slurm number the others from 1."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))

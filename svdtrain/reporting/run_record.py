@@ -20,11 +20,10 @@ _PACKAGES = ("torch", "pytorch-lightning", "diffusers", "peft", "transformers", 
 
 
 class RunRecord:
-    """run.json of one run folder, written whole at every change."""
+    """run.json of one run folder, written whole at every change, by one rank."""
 
-    def __init__(self, run_dir: Path, fields: dict[str, Any]) -> None:
-        self.run_dir = run_dir
-        self.fields = fields
+    def __init__(self, run_dir: Path, fields: dict[str, Any], *, writes: bool = True) -> None:
+        self.run_dir, self.fields, self.writes = run_dir, fields, writes
 
     @classmethod
     def create(cls, name: str, run_dir: str | None, config: dict[str, Any], overrides: list[str]) -> RunRecord:
@@ -44,20 +43,20 @@ class RunRecord:
         return record
 
     @classmethod
-    def reopen(cls, run_dir: Path) -> RunRecord:
+    def reopen(cls, run_dir: Path, *, writes: bool = True) -> RunRecord:
         """The record of a run that goes on. Raises UsageError when the folder is no run."""
         try:
-            record = cls(run_dir, json.loads((run_dir / "run.json").read_text()))
+            return cls(run_dir, json.loads((run_dir / "run.json").read_text()), writes=writes)
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"resume={run_dir}: it is no run folder (run.json: {error})", "give a folder under runs/"
             ) from error
-        return record
 
     def update(self, **changes: Any) -> None:  # noqa: ANN401
         """Change fields and write the file."""
         self.fields |= changes
-        write_atomic(self.run_dir / "run.json", json.dumps(self.fields, indent=2))
+        if self.writes:
+            write_atomic(self.run_dir / "run.json", json.dumps(self.fields, indent=2))
 
 
 def newest_run(name: str) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from torch import distributed
 
 from svdtrain.diffusion.objective import mean_error_per_clip
 from svdtrain.foundation.errors import ModelError, NumericError
@@ -91,16 +93,17 @@ class FineTuning(pl.LightningModule):
             return posterior.sample(noise_BTCHW), conditions
 
     def record(self, loss_B: Tensor, sigma_B: Tensor, keys_B: Sequence[str]) -> None:
-        """Keep each clip's loss with its noise level; a loss that is not finite ends the run before the step."""
-        losses, sigmas = loss_B.detach().tolist(), sigma_B.tolist()
-        for loss, sigma, key in zip(losses, sigmas, keys_B, strict=True):
-            if loss - loss != 0.0:
+        """Keep each clip's loss with its noise level, of all ranks; one that is not finite ends the run before the step."""
+        pairs = torch.stack([sigma_B.float(), loss_B.detach().float()], dim=1)
+        for (sigma, loss), key in zip(pairs.tolist(), keys_B, strict=True):
+            if not math.isfinite(loss):
                 raise NumericError(
                     f"the loss of clip '{key}' at step {self.global_step}, sigma {sigma:.3g}, is {loss}",
                     "lower optimizer.learning_rate, or look at that clip",
                 )
-        self.losses.extend(zip(sigmas, losses, strict=True))
-        self.last_loss = sum(losses) / len(losses)
+        everywhere: list[list[float]] = of_all_ranks(pairs).tolist()
+        self.losses.extend((sigma, loss) for sigma, loss in everywhere)
+        self.last_loss = sum(loss for _, loss in everywhere) / len(everywhere)
 
     def losses_by_level(self) -> dict[str, float]:
         """Mean loss and mean per noise level since the last call, with each level's share of clips: exact parts of the mean."""
@@ -126,7 +129,7 @@ class FineTuning(pl.LightningModule):
         norms = [p.grad.norm() for p in self.denoiser.parameters() if p.grad is not None]
         self.gradient_norm = float(torch.stack(norms).norm()) if norms else 0.0
         scaled = self.trainer.precision == "16-mixed"  # its scaler skips such steps by itself
-        if self.gradient_norm - self.gradient_norm != 0.0 and not scaled:
+        if not math.isfinite(self.gradient_norm) and not scaled:
             raise NumericError(
                 f"the gradient at step {self.global_step} is {self.gradient_norm}", "lower optimizer.learning_rate"
             )
@@ -174,3 +177,12 @@ class FineTuning(pl.LightningModule):
         start = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - start
+
+
+def of_all_ranks(rows_ND: Tensor) -> Tensor:
+    """[N, D] of this rank to [world * N, D] of all, by rank."""
+    if not distributed.is_initialized():
+        return rows_ND
+    parts = [torch.empty_like(rows_ND) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, rows_ND)
+    return torch.cat(parts)

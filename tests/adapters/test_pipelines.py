@@ -160,10 +160,24 @@ def test_equal_adapters_are_equal_files(base: Path, tmp_path: Path) -> None:
 
 
 def test_peft_reads_the_folder_and_merging_changes_little(base: Path, trained: tuple[Path, np.ndarray]) -> None:
+    """T13: the network's output to 1e-6 of its size, and so the frames."""
     folder, expected = trained
-    pipe = stock(base)
+    pipe, unmerged = stock(base), load_tiny_svd(base).denoiser
+    plain = output_of(unmerged)
+    svdtrain.load_adapter(unmerged, folder)
     pipe.unet = PeftModel.from_pretrained(pipe.unet, folder).merge_and_unload()
+    wanted = output_of(unmerged)
+    assert (wanted - plain).abs().max() > 1e-3, "the adapter does something"
+    assert (output_of(pipe.unet) - wanted).abs().max() < 1e-6 * max(1.0, float(wanted.abs().max()))
     assert np.abs(frames_of(pipe) - expected).max() < 1e-4
+
+
+@torch.no_grad()
+def output_of(unet: Any) -> torch.Tensor:  # noqa: ANN401
+    g = torch.Generator().manual_seed(0)
+    sample = torch.randn(1, FRAMES, 8, 8, 8, generator=g)
+    embedding = torch.randn(1, 1, unet.config.cross_attention_dim, generator=g)
+    return unet(sample, torch.tensor([0.3]), embedding, torch.tensor([[6.0, 127.0, 0.02]]), return_dict=False)[0]
 
 
 def test_a_file_alone_is_enough(base: Path, trained: tuple[Path, np.ndarray], tmp_path: Path) -> None:

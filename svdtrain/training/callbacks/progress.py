@@ -50,7 +50,7 @@ class StepProgress(Callback):
     ) -> None:
         """Count, show, and now and then log."""
         self.training_seconds += time.perf_counter() - self.batch_start
-        self.clips += len(batch.keys_B)
+        self.clips += len(batch.keys_B) * trainer.world_size
         step = trainer.global_step
         if step == self.seen_step:
             return
