@@ -49,6 +49,21 @@ class Conditions(Protocol):
 
 
 @dataclass(frozen=True)
+class EncodedClips:
+    """What the frozen encoders make of clips, before any random draw: all of it may be kept from one epoch to the next."""
+
+    mean_BTCHW: Tensor
+    """Of the VAE's posterior, in the VAE's own scale."""
+    logvar_BTCHW: Tensor
+    embeddings_BLD: Tensor
+    """Of the condition encoder: the clean first frame by CLIP, or the caption's tokens."""
+
+    def to(self, device: torch.device | str) -> EncodedClips:
+        """The same, on a device."""
+        return EncodedClips(self.mean_BTCHW.to(device), self.logvar_BTCHW.to(device), self.embeddings_BLD.to(device))
+
+
+@dataclass(frozen=True)
 class LatentPosterior:
     """A VAE's posterior over a clip's latents, already in the denoiser's scale."""
 

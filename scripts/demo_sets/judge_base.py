@@ -1,7 +1,7 @@
 """Judge the nano base: python scripts/demo_sets/judge_base.py WORLD OUT [--model FOLDER].
 
-Writes OUT/nano.json and OUT/nano.png (8 generated clips under their truths): VAE fidelity, held-out loss by noise level
-against a network that answers 0, and how speed in generated clips follows motion_bucket_id and fps.
+Writes OUT/nano.json and OUT/nano.png (8 generated clips under their truths): VAE fidelity by look, held-out loss by noise
+level against a network that answers 0, and how speed in generated clips follows motion_bucket_id and fps.
 """
 
 from __future__ import annotations
@@ -26,20 +26,39 @@ from svdtrain.foundation.files import packaged
 from svdtrain.generation.sheets import contact_sheet, write_png
 from svdtrain.training.build import requests_from, to_frames
 from svdtrain.training.callbacks.validate import losses_on_grid
+from svdtrain.types import ClipBatch
 
 SIGMAS = [0.05, 0.1, 0.2, 0.5, 0.7, 2.0, 6.0, 10.0, 20.0, 50.0]
 BUCKETS = (20, 60, 100, 127, 160, 200, 250)
 RATES = (5, 7, 9, 12)
+LOOKS = ("style", "subject", "motion", "camera")
 
 
 @torch.no_grad()
-def psnr_and_square(family: Any, pixels_BTCHW: torch.Tensor) -> tuple[float, float]:  # noqa: ANN401
+def psnr_and_square(family: Any, clip: ClipBatch) -> tuple[float, float]:  # noqa: ANN401
     """PSNR in dB of a clip (batch of one) through the VAE, and the mean square of its latents."""
-    mean_BTCHW = family.encode_clips(pixels_BTCHW).mean_BTCHW
-    latents = mean_BTCHW[0] / family.vae.config.scaling_factor
-    decoded = family.vae.decode(latents, num_frames=len(latents)).sample.clamp(-1, 1)
-    error = float((decoded - pixels_BTCHW[0]).square().mean())
-    return 10 * math.log10(4 / error), float(mean_BTCHW.square().mean())
+    encoded = family.encode_clips(clip)
+    mean_TCHW = encoded.mean_BTCHW[0]
+    decoded = family.vae.decode(mean_TCHW, num_frames=len(mean_TCHW)).sample.clamp(-1, 1)
+    error = float((decoded - clip.pixels_BTCHW[0]).square().mean())
+    return 10 * math.log10(4 / error), float(family.posterior(encoded).mean_BTCHW.square().mean())
+
+
+def data_of(source: str, model: ModelConfig) -> ClipDataModule:
+    """A dataset at the model's size, each clip with its own fps and motion bucket."""
+    return ClipDataModule(
+        source,
+        frames=model.frames,
+        height=model.height,
+        width=model.width,
+        fps=None,
+        motion_bucket=None,
+        batch_size=1,
+        workers=0,
+        seed=0,
+        horizontal_flip=False,
+        max_batches=1,
+    )
 
 
 def main() -> None:
@@ -53,25 +72,13 @@ def main() -> None:
     values = OmegaConf.to_container(OmegaConf.load(packaged("configs") / "model" / "nano.yaml"))
     model = ModelConfig.model_validate(values).model_copy(update={"source": options.model})
     family: Any = build_family(model)
-    data = ClipDataModule(
-        options.world,
-        frames=model.frames,
-        height=model.height,
-        width=model.width,
-        fps=None,
-        motion_bucket=None,
-        batch_size=1,
-        workers=0,
-        seed=0,
-        horizontal_flip=False,
-        max_batches=1,
-    )
+    data = data_of(options.world, model)
     held_out = data.held_out(24)
-    fidelity = [psnr_and_square(family, clip.pixels_BTCHW) for clip in held_out]
-    psnr, square = (float(np.mean(values)) for values in zip(*fidelity, strict=True))
+    looks = {"world": held_out} | {look: data_of(f"demo:{look}", model).held_out(16) for look in LOOKS}
+    fidelity = {look: [psnr_and_square(family, clip) for clip in clips] for look, clips in looks.items()}
     losses = losses_on_grid(family, held_out, SIGMAS)
+    square = float(np.mean([square for _, square in fidelity["world"]]))
     zero = [zero_prediction_loss(sigma, square) for sigma in SIGMAS]
-
     requests = requests_from(model, held_out[: options.inputs], model.sampling_steps, seed=0)
     truths = [to_frames(clip.pixels_BTCHW[0]) for clip in held_out[: options.inputs]]
     videos = family.sample(requests)
@@ -86,7 +93,7 @@ def main() -> None:
     by_bucket = {bucket: speed({"motion_bucket_id": bucket}) for bucket in BUCKETS}
     by_rate = {rate: speed({"fps": rate}) for rate in RATES}
     report = {
-        "vae_psnr_db": psnr,
+        "vae_psnr_db": {look: float(np.mean([psnr for psnr, _ in rows])) for look, rows in fidelity.items()},
         "sigmas": SIGMAS,
         "held_out_loss": losses,
         "zero_prediction_loss": zero,

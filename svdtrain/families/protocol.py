@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from svdtrain.diffusion.objective import Objective
     from svdtrain.foundation.seeding import Draws
-    from svdtrain.types import ClipBatch, Conditions, LatentPosterior, NoisyLatents
+    from svdtrain.types import ClipBatch, Conditions, EncodedClips, LatentPosterior, NoisyLatents
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,16 @@ class ModelFamily(Protocol):
         """Move all parts; frozen encoders keep the precision they need."""
         ...
 
-    def encode_clips(self, pixels_BTCHW: Tensor) -> LatentPosterior:
-        """The posterior over latents of clips in [-1, 1]."""
+    def encode_clips(self, clips: ClipBatch) -> EncodedClips:
+        """The part of encoding that no random draw changes: a function of the pixels (and captions) alone."""
         ...
 
-    def encode_conditions(self, clips: ClipBatch, draws: Draws) -> Conditions:
-        """What the denoiser is told about each clip."""
+    def posterior(self, encoded: EncodedClips) -> LatentPosterior:
+        """The posterior over latents in the denoiser's scale."""
+        ...
+
+    def encode_conditions(self, clips: ClipBatch, encoded: EncodedClips, draws: Draws) -> Conditions:
+        """What the denoiser is told about each clip. Of the pixels only the first frame is looked at."""
         ...
 
     def denoise(self, noisy: NoisyLatents, conditions: Conditions) -> Tensor:

@@ -20,7 +20,7 @@ from svdtrain.diffusion.noise_levels import LogNormalLevels
 from svdtrain.diffusion.objective import ContinuousVPrediction
 from svdtrain.families.protocol import FamilySpec, Request
 from svdtrain.families.weights import Weights, load_part
-from svdtrain.types import ClipBatch, LatentPosterior, NoisyLatents
+from svdtrain.types import ClipBatch, EncodedClips, LatentPosterior, NoisyLatents
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,20 +112,26 @@ class SVDFamily:
             nn.Module.to(part, device=device, dtype=dtype)
 
     @torch.no_grad()
-    def encode_clips(self, pixels_BTCHW: Tensor) -> LatentPosterior:
-        """Posterior of the latents, times the VAE's scaling factor; the encoder is 2-D, frames are independent."""
-        frames_NCHW = pixels_BTCHW.flatten(0, 1).to(self.vae.device, torch.float32)
+    def encode_clips(self, clips: ClipBatch) -> EncodedClips:
+        """The VAE's posterior of every frame (its encoder is 2-D), and the clean first frame's CLIP embedding."""
+        pixels_BTCHW = clips.pixels_BTCHW.to(self.vae.device, torch.float32)
+        frames_NCHW = pixels_BTCHW.flatten(0, 1)
         at_once = max(1, 2**20 // (frames_NCHW.shape[-1] * frames_NCHW.shape[-2]))
         with _full_precision(self.vae.device):
             posteriors = [self.vae.encode(part, return_dict=False)[0] for part in frames_NCHW.split(at_once)]
+            embeddings_BLD = self.embed_images(pixels_BTCHW[:, 0])
         mean_NCHW = torch.cat([p.mean for p in posteriors])
-        std_NCHW = torch.cat([p.std for p in posteriors])
+        logvar_NCHW = torch.cat([p.logvar for p in posteriors])
         shape = (*pixels_BTCHW.shape[:2], *mean_NCHW.shape[1:])
+        return EncodedClips(mean_NCHW.view(shape), logvar_NCHW.view(shape), embeddings_BLD)
+
+    def posterior(self, encoded: EncodedClips) -> LatentPosterior:
+        """The posterior times the VAE's scaling factor."""
         scale = self.vae.config["scaling_factor"]
-        return LatentPosterior(mean_NCHW.view(shape) * scale, std_NCHW.view(shape) * scale)
+        return LatentPosterior(encoded.mean_BTCHW * scale, torch.exp(0.5 * encoded.logvar_BTCHW) * scale)
 
     @torch.no_grad()
-    def encode_conditions(self, clips: ClipBatch, draws: Draws) -> SVDConditions:
+    def encode_conditions(self, clips: ClipBatch, encoded: EncodedClips, draws: Draws) -> SVDConditions:
         """Noise-augmented first frame, CLIP embedding of the clean one, and the ids; the noise level per clip."""
         image_BCHW = clips.pixels_BTCHW[:, 0].to(self.vae.device)
         level_B = self.condition_noise(draws.uniform("condition noise level")).to(self.vae.device)
@@ -133,9 +139,8 @@ class SVDFamily:
         noisy_BCHW = image_BCHW + level_B[:, None, None, None] * noise_BCHW
         with _full_precision(self.vae.device):
             latents_BCHW = self.vae.encode(noisy_BCHW, return_dict=False)[0].mode()
-            embeddings_BLD = self.embed_images(image_BCHW)
         ids_BD = torch.stack([clips.fps_B.to(level_B) - 1, clips.motion_bucket_B.to(level_B), level_B], dim=1)
-        return SVDConditions(latents_BCHW, embeddings_BLD, ids_BD)
+        return SVDConditions(latents_BCHW, encoded.embeddings_BLD, ids_BD)
 
     def embed_images(self, image_BCHW: Tensor) -> Tensor:
         """CLIP image embeddings [B, 1, D] of full frames in [-1, 1], resized and normalised as the pipeline does."""

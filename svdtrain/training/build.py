@@ -15,9 +15,9 @@ from svdtrain.families.protocol import Request
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
 from svdtrain.training.checkpoint import FolderCheckpoint
+from svdtrain.training.encoding_cache import EncodingCache
 from svdtrain.training.module import FineTuning
 from svdtrain.training.optimization import OptimizerSettings
-from svdtrain.training.posterior_cache import PosteriorCache
 from svdtrain.training.recompute import recompute_blocks
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         seed=config.seed,
         clips_per_step=config.data.batch_size * config.trainer.accumulate * config.trainer.devices,
         condition_dropout=config.trainer.condition_dropout,
-        cache=PosteriorCache() if config.data.cache == "memory" else None,
+        cache=EncodingCache() if config.data.cache == "memory" else None,
         denoiser_dtype=DTYPES[precision],
     )
 

@@ -14,8 +14,8 @@ from torch import distributed
 from svdtrain.diffusion.objective import mean_error_per_clip
 from svdtrain.foundation.errors import ModelError, NumericError
 from svdtrain.foundation.seeding import Draws
+from svdtrain.training.encoding_cache import EncodingCache
 from svdtrain.training.optimization import OptimizerSettings, build_optimizer
-from svdtrain.training.posterior_cache import PosteriorCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ class FineTuning(pl.LightningModule):
         seed: int,
         clips_per_step: int,
         condition_dropout: float,
-        cache: PosteriorCache | None,
+        cache: EncodingCache | None,
         denoiser_dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -83,12 +83,13 @@ class FineTuning(pl.LightningModule):
     def encode(self, batch: ClipBatch, draws: Draws) -> tuple[Tensor, Conditions]:
         """Latents sampled from their posterior, and conditions; neither needs gradients."""
         with self.timed("encode"), torch.no_grad():
-            posterior = self.cache.get(batch.keys_B, self.device) if self.cache else None
-            if posterior is None:
-                posterior = self.family.encode_clips(batch.pixels_BTCHW.to(self.device))
+            encoded = self.cache.get(batch.keys_B, self.device) if self.cache else None
+            if encoded is None:
+                encoded = self.family.encode_clips(batch)
                 if self.cache:
-                    self.cache.put(batch.keys_B, posterior)
-            conditions = self.family.encode_conditions(batch, draws)
+                    self.cache.put(batch.keys_B, encoded)
+            conditions = self.family.encode_conditions(batch, encoded, draws)
+            posterior = self.family.posterior(encoded)
             noise_BTCHW = draws.normal("posterior", tuple(posterior.mean_BTCHW.shape[1:]))
             return posterior.sample(noise_BTCHW), conditions
 

@@ -95,7 +95,8 @@ def training_inputs(family: SVDFamily, image: Image.Image, aug: float) -> tuple[
     noise_BCHW = torch.randn(1, 3, SIZE, SIZE, generator=g)
     start = torch.randn(1, FRAMES, 4, SIZE // 2, SIZE // 2, generator=g)
     family.condition_noise = LogNormalLevels(float(np.log(aug)), 1e-9, 1e-6, 10.0)
-    conditions = family.encode_conditions(batch_of([image]), FixedDraws(noise_BCHW))
+    batch = batch_of([image])
+    conditions = family.encode_conditions(batch, family.encode_clips(batch), FixedDraws(noise_BCHW))
     sigma = 700.0
     # The pipeline starts from noise * sqrt(sigma^2 + 1), of which sigma * e with e = noise * sqrt(1 + 1/sigma^2).
     noise = start * (1 + 1 / sigma**2) ** 0.5
@@ -149,7 +150,7 @@ def test_resizing_keeps_a_constant_image(family: SVDFamily) -> None:
 
 def test_targets_are_scaled_and_conditions_are_not(family: SVDFamily) -> None:
     batch = batch_of([picture(3)])
-    posterior = family.encode_clips(batch.pixels_BTCHW)
+    posterior = family.posterior(family.encode_clips(batch))
     with torch.no_grad():
         raw = family.vae.encode(batch.pixels_BTCHW[0], return_dict=False)[0]
     scale = family.vae.config["scaling_factor"]

@@ -34,9 +34,9 @@ def losses_on_grid(family: ModelFamily, clips: Sequence[ClipBatch], sigmas: Sequ
     totals = [0.0] * len(sigmas)
     for clip in clips:
         draws = Draws(_SEED, clip.keys_B, device=next(family.denoiser.parameters()).device)
-        posterior = family.encode_clips(clip.pixels_BTCHW)
-        latents_BTCHW = posterior.mean_BTCHW
-        conditions = family.encode_conditions(clip, draws)
+        encoded = family.encode_clips(clip)
+        latents_BTCHW = family.posterior(encoded).mean_BTCHW
+        conditions = family.encode_conditions(clip, encoded, draws)
         for index, sigma in enumerate(sigmas):
             noise_BTCHW = replace(draws, seed=_SEED + 1 + index).normal("noise", tuple(latents_BTCHW.shape[1:]))
             sigma_B = torch.full((len(clip.keys_B),), sigma, device=latents_BTCHW.device)
