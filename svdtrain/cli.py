@@ -64,6 +64,31 @@ COMMANDS = (
             "base_only=true image=a.png out=base.mp4 motion_bucket_id=200",
         ),
     ),
+    Command(
+        "prepare",
+        "svdtrain.commands.prepare",
+        "prepare",
+        "PrepareConfig",
+        "make shards of a folder of videos and stills",
+        (
+            "source=videos/ out=shards/",
+            "source=videos/ out=shards/ fps=10 short_side=320 seconds=3",
+            "source=videos/ out=shards/ buckets=[[576,1024,25],[1024,576,25]] fps=7",
+            "source=videos/ out=shards/ part=3/16     # one job of an array",
+        ),
+    ),
+    Command(
+        "inspect",
+        "svdtrain.commands.inspect",
+        "inspect",
+        "InspectConfig",
+        "make a page that shows what is in a dataset, what is wrong with it and how to mend it",
+        (
+            "source=demo:style",
+            "source=shards/ out=page.html model=svd_xt data.fps=7",
+            "source=videos/     # before they are prepared",
+        ),
+    ),
 )
 
 FLAGS = """\

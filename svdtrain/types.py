@@ -28,6 +28,8 @@ class ClipBatch:
     """Clip keys, with everything that chose the pixels (window, flip): equal keys mean equal pixels."""
     positions_B: tuple[int, ...]
     """Global position in the stream; the key of every random draw."""
+    captions_B: tuple[str, ...] = ()
+    """Empty strings where clips have none, or none were asked for."""
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same batch with its tensors on a device."""

@@ -20,7 +20,7 @@ LAYERS = (
     {"commands"},
     {"training"},
     {"evaluation"},
-    {"generation", "planning"},
+    {"generation", "planning", "preparation"},
     {"families"},
     {"adapters", "data", "diffusion", "config", "reporting"},
     {"foundation", "types"},

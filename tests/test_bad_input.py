@@ -83,10 +83,11 @@ def bad_datasets(root: Path) -> None:
 FIT, GENERATE = "fit", "generate"
 ROWS: list[tuple[Any, ...]] = [  # name, command, words that go wrong, exit code, fragments of error and hint
     ("empty folder", FIT, "data.source={w}/empty", 3, "empty' holds no .tar shards"),
-    ("folder of plain videos", FIT, "data.source={w}/videos", 3, "holds plain videos", "scripts/pack_clips.py"),
+    ("folder of plain videos", FIT, "data.source={w}/videos", 3, "holds plain videos", "svdtrain prepare"),
     ("no folder", FIT, "data.source={w}/nothing", 3, "nothing': there is no such file or folder"),
     ("no demo set", FIT, "data.source=demo:stile", 3, "demo:stile", "did you mean 'style'?"),
-    ("address", FIT, "data.source=s3://bucket/a.tar", 3, "only local files"),
+    ("address", FIT, "data.source=pipe:cat", 3, "pipe: addresses are refused"),
+    ("bucket", FIT, "data.source=s3://bucket/a.tar", 3, "need the package s3fs", "pip install s3fs"),
     ("no tar", FIT, "data.source={w}/not_a_tar", 3, "a.tar is no readable tar"),
     ("no mp4 in a shard", FIT, "data.source={w}/no_mp4", 3, "a.tar holds no video: its members are .png"),
     ("text named mp4", FIT, "data.source={w}/text", 3, "clip 'bad' in {w}/text/a.tar is no video"),

@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from svdtrain.config import catalogue, compose, overrides
-from svdtrain.config.schema import FitConfig, GenerateConfig
+from svdtrain.config.schema import FitConfig, GenerateConfig, InspectConfig
 from svdtrain.foundation.files import packaged
 
 CONFIGS = packaged("configs")
@@ -58,7 +58,9 @@ def test_each_option_composes(group: str, option: str) -> None:
     checked("config=style_lora", f"{group}={option}", "data.source=shards")
 
 
-@pytest.mark.parametrize(("command", "schema"), [("fit", FitConfig), ("generate", GenerateConfig)])
+@pytest.mark.parametrize(
+    ("command", "schema"), [("fit", FitConfig), ("generate", GenerateConfig), ("inspect", InspectConfig)]
+)
 @pytest.mark.parametrize("model", MODELS)
 def test_yaml_and_schema_hold_the_same_keys(command: str, schema: type, model: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -197,12 +197,11 @@ def test_each_recipe_takes_a_step_on_the_packaged_model(words: list[str], tmp_pa
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="needs the real clips")
 def test_a_fit_runs_on_shards_of_real_clips(tmp_path: Path) -> None:
-    program = [sys.executable, str(ROOT / "scripts" / "pack_clips.py"), str(REAL_CLIPS), str(tmp_path / "shards")]
-    options = ["--fps", "10", "--short-side", "64", "--seconds", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    packed = subprocess.run([*program, *options], env=environment, capture_output=True, text=True, check=False)
-    assert packed.returncode == 0, packed.stderr
+    options = ["fps=10", "short_side=64", "seconds=2", "workers=1"]
+    assert main(["prepare", f"source={REAL_CLIPS}", f"out={tmp_path / 'shards'}", *options]) == 0
+    assert main(["inspect", f"source={tmp_path / 'shards'}", f"out={tmp_path / 'page.html'}"]) == 0
+    assert "</html>" in (tmp_path / "page.html").read_text()
     run = tmp_path / "run"
-    words = ["config=style_lora", f"data.source={tmp_path / 'shards'}", *ONE_STEP, f"run_dir={run}"]
+    words = ["config=style_lora", f"data.source={tmp_path / 'shards'}", "data.fps=10", *ONE_STEP, f"run_dir={run}"]
     assert main(["fit", *words]) == 0
     assert (run / "adapter" / "adapter_model.safetensors").is_file()

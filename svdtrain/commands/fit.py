@@ -48,6 +48,7 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     record, checkpoint = _open_run(config, overrides)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
     record.update(state="running")
+    data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
 
     held_out = data.held_out(config.validation.clips)
     looks = held_out[: config.validation.sample_inputs]
@@ -88,6 +89,7 @@ def run(config: FitConfig, overrides: list[str]) -> int:
         speed=progress.summary(module),
         validation_ratios=validation.ratios,
         dataset=asdict(summary),
+        bad_samples=dict(data.bad_samples.reasons),
     )
     _tell(console, config, record, validation, stop)
     return stop.exit_code or 0
@@ -127,6 +129,9 @@ def _tell(
     console: Console, config: FitConfig, record: RunRecord, validation: SigmaGridValidation, stop: GracefulStop
 ) -> None:
     run_dir, speed = record.run_dir, record.fields["speed"]
+    if bad := record.fields["bad_samples"]:
+        counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in bad.items())
+        console.print(f"bad samples    replaced: {counts}; see {run_dir / 'bad_samples.jsonl'}", highlight=False)
     if stop.exit_code:
         console.print(
             f"stopped at step {record.fields['step']}; go on with: python -m svdtrain fit "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from svdtrain.config.schema import FitConfig, GenerateConfig, ModelConfig
+from svdtrain.config.schema import FitConfig, GenerateConfig, ModelConfig, PrepareConfig
 from svdtrain.foundation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def refuse_contradictions(config: BaseModel) -> None:
     if isinstance(config, GenerateConfig):
         _check_model(config.model)
         _check_generate(config)
+    if isinstance(config, PrepareConfig):
+        _check_prepare(config)
 
 
 def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
@@ -30,6 +32,8 @@ def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
     causes = _causes_fit(config) if isinstance(config, FitConfig) else []
     if isinstance(config, GenerateConfig):
         causes = _causes_generate(config)
+    if isinstance(config, PrepareConfig):
+        causes = _causes_prepare(config)
     return [
         f"{key} has no effect: {cause}"
         for prefix, cause in causes
@@ -38,9 +42,13 @@ def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
     ]
 
 
+def side_multiple(model: ModelConfig) -> int:
+    """What heights and widths are multiples of: eight-fold by the VAE and by the denoiser, less in the packaged model."""
+    return 64 if model.id else 16
+
+
 def _check_model(model: ModelConfig) -> None:
-    # Eight-fold by the VAE and eight-fold by the denoiser of the released models; the packaged one is shallower.
-    step = 64 if model.id else 16
+    step = side_multiple(model)
     for name, size in (("height", model.height), ("width", model.width)):
         if size % step:
             near = f"{max(size // step, 1) * step} or {(size // step + 1) * step}"
@@ -79,6 +87,14 @@ def _check_generate(config: GenerateConfig) -> None:
         raise UsageError(seen, "one for each, or one for all")
 
 
+def _check_prepare(config: PrepareConfig) -> None:
+    if config.least_seconds > config.seconds:
+        seen = f"least_seconds: {config.least_seconds:g} is more than seconds={config.seconds:g}: no clip would be left"
+        raise UsageError(seen, f"least_seconds={config.seconds:g} or less")
+    if config.captions == "vlm" and not config.model:
+        raise UsageError("model: is not set, and captions=vlm asks one", "model=FOLDER or a Hub id, or captions=files")
+
+
 def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
     adapter = config.adapter
     causes = _causes_model(config.model)
@@ -103,6 +119,16 @@ def _causes_generate(config: GenerateConfig) -> list[tuple[str, str]]:
         names = ("adapter", "strength", "spatial_strength", "temporal_strength")
         causes += [(name, "base_only is true") for name in names]
     return causes
+
+
+def _causes_prepare(config: PrepareConfig) -> list[tuple[str, str]]:
+    causes = [("model", "captions is files"), ("prompt", "captions is files")] if config.captions == "files" else []
+    causes += [("short_side", "a clip is shrunk as its bucket wants")] if config.buckets else []
+    causes += [("replace", "find is empty")] if not config.find else []
+    causes += [("ray_address", "executor is local")] if config.executor == "local" else []
+    causes += [("workers", "the cluster has its own")] if config.ray_address else []
+    idle = [] if config.buckets else ["most_upscale", "most_crop"]
+    return causes + [(name, "there are no buckets") for name in idle]
 
 
 def _causes_model(model: ModelConfig) -> list[tuple[str, str]]:

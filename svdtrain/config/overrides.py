@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 OPTIONAL_GROUPS = ("config", "debug", "local")
-NAMESAKES = {"adapter": "adapter_files"}
+NAMESAKES = {"adapter": "adapter_files", "model": "caption_model"}
 """Keys that name a group of another command: Hydra would take `adapter=RUN` for a choice in configs/adapter/."""
 
 

@@ -4,29 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-Positive = Annotated[int, Field(ge=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Level = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Strict(BaseModel):
-    """No unknown keys, no change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
-
-
-class NoiseLevels(Strict):
-    """sigma = exp(Normal(mean, std)), clamped to [minimum, maximum]."""
-
-    mean: Finite
-    std: Annotated[float, Field(gt=0, le=10)]
-    minimum: Level = 0.002
-    maximum: Level = 700.0
+from svdtrain.config.fields import Beta, Finite, Level, NoiseLevels, Positive, Rate, Share, Strict
+from svdtrain.config.preparation import PrepareConfig as PrepareConfig
 
 
 class ModelConfig(Strict):
@@ -64,11 +45,20 @@ class ModelConfig(Strict):
     """Whether training at this geometry needs it on a usual card; trainer.gradient_checkpointing refers to it."""
 
 
+class SourceConfig(Strict):
+    """One of several datasets that are mixed."""
+
+    source: str | Annotated[list[str], Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    """Its share of the clips, relative to the others'; each source keeps its own epochs."""
+
+
 class DataConfig(Strict):
     """Where clips come from and how they become tensors."""
 
-    source: str | list[str] | None
-    """A dataset folder, a shard, a list of them, or demo:NAME for a packaged set."""
+    source: str | list[str] | list[SourceConfig] | None
+    """A dataset folder, a shard, an http(s), s3, gs or hf address, or demo:NAME for a packaged set; a list of them; or
+    [{source: …, weight: …}, …] to mix several."""
     fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None
     """Frames are taken at this rate; null: at each clip's own."""
     motion_bucket: Literal["clip"] | Annotated[int, Field(ge=0, le=255)]
@@ -78,6 +68,26 @@ class DataConfig(Strict):
     horizontal_flip: bool
     cache: Literal["memory", "none"]
     """memory: each clip is encoded once and its posterior is kept."""
+    buckets: bool = False
+    """Each clip at the size and length that prepare assigned, one bucket to a batch; false: all at the model's."""
+    stills: bool = False
+    """Pictures are clips of one frame, in batches of their own; false: they are left out."""
+    shuffle_shards: Positive = 16
+    """Clips are shuffled within so many shards at a time: memory and disk hold no more of them."""
+    on_bad_sample: Literal["fail", "skip"] = "fail"
+    """skip: another clip stands in, and RUN/bad_samples.jsonl says why."""
+    max_bad_fraction: Share = 0.01
+    """Of a rank's samples: more bad ones (ten or more) end the run."""
+    verify: Literal["size", "full"] = "size"
+    """Shards that a manifest lists are compared with it at the start: by size, or by sha256, which reads them all."""
+    allow_change: bool = False
+    """Resume although the dataset is another."""
+    shard_cache: str = "~/.cache/svdtrain/shards"
+    """Where shards of other machines are kept, shared by all processes of a node."""
+    shard_cache_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50
+    """What it may hold; shards not used for longest are removed first."""
+    decode_deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30
+    """Seconds for one clip that prepare has not verified: it is decoded in a process of its own. null: without either."""
 
 
 class HalfConfig(Strict):
@@ -192,3 +202,26 @@ class GenerateConfig(Strict):
     temporal_strength: Finite | None
     base_only: bool
     device: Literal["auto", "cpu", "cuda"]
+
+
+class InspectConfig(Strict):
+    """`python -m svdtrain inspect`."""
+
+    source: str
+    """A dataset, a shard, demo:NAME, or a plain folder of videos."""
+    out: str
+    """The page: an html file."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """Of the batch that is shown: fit with this seed begins with it."""
+    model: ModelConfig
+    """Whose pictures the batch is made for."""
+    data: DataConfig
+    """As in fit; data.source is source."""
+    most_probed: Positive
+    """Headers that are read where there is no index, spread over all."""
+    most_decoded: Positive
+    """Clips that are decoded, likewise; measured, too, where no index has scores."""
+    most_shown: Annotated[int, Field(ge=0)]
+    """Of these, how many are shown as samples."""
+    duplicate_bits: Annotated[int, Field(ge=0, le=32)]
+    """Clips look alike when each of three hashes of 64 bits differs by at most so many."""

@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from svdtrain.foundation.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from svdtrain.data.shard_cache import RemoteFile
+
+LARGEST_TEXT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar on this machine, or one that is fetched when it is first opened."""
+
+    path: Path
+    """Where it lies, or will lie once it is fetched."""
+    remote: RemoteFile | None = None
+
+    def __str__(self) -> str:
+        return self.remote.address if self.remote else str(self.path)
+
+    @property
+    def label(self) -> str:
+        """Its dataset folder's name and its own, without the ending: what tells it from other shards."""
+        folders, _, name = str(self).replace("\\", "/").removesuffix(".tar").rpartition("/")
+        return f"{folders.removesuffix('/shards').rpartition('/')[2]}/{name}"
+
+    def open(self) -> IO[bytes]:
+        """Open for reading. OSError for a local file that is not there, DataError for one that cannot be fetched."""
+        return self.remote.open() if self.remote else self.path.open("rb")
+
+
+class Place(NamedTuple):
+    """Where a member's bytes stand in a shard."""
+
+    offset: int
+    size: int
+
 
 @dataclass(frozen=True)
 class Clip:
-    """One video member of a shard. Nothing is read until `read`."""
+    """One video (or still) member of a shard. Nothing is read until `read`."""
 
     key: str
     """Unique within a dataset."""
-    shard: Path
+    shard: Shard
     offset: int
     """Of the video's first byte in the shard."""
     size: int
@@ -30,23 +63,58 @@ class Clip:
     """Number of frames, where the metadata knows it."""
     motion_bucket_id: float | None = None
     """In [0, 255], where the metadata knows it."""
+    picture: tuple[int, int] | None = None
+    """(height, width) of its frames, where an index knows it."""
+    still: bool = False
+    """A picture: one frame."""
+    verified: bool = False
+    """Both readers agreed on every frame when it was packed, and the index that says so is vouched for."""
+    bucket: tuple[int, int, int] | None = None
+    """(height, width, frames) that preparation assigned."""
+    sha256: str | None = None
+    """Of the video's bytes, where an index knows it."""
+    caption: str | None = None
+    """Where the index or the .json has it."""
+    text: Place | None = None
+    """The .txt member, which holds the caption where `caption` is None."""
 
     @property
     def name(self) -> str:
         """How messages call it."""
         return f"clip '{self.key}' in {self.shard}"
 
+    @property
+    def known(self) -> bool:
+        """Whether its index says, and vouches for, all that a probe would find."""
+        return bool(self.verified and self.frames and self.fps and self.picture)
+
     def read(self) -> bytes:
         """The encoded video. Each call opens the shard afresh, so clips may be read from any process."""
+        return self._read(Place(self.offset, self.size))
+
+    def read_caption(self) -> str:
+        """The caption, "" when there is none. DataError for one that is no UTF-8 or longer than 1 MB."""
+        if self.caption is not None or self.text is None:
+            return self.caption or ""
+        if self.text.size > LARGEST_TEXT:
+            message = f"the caption of {self.name} has {self.text.size:,} bytes"
+            raise DataError(message, f"at most {LARGEST_TEXT:,} are read")
         try:
-            with self.shard.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
+            return self._read(self.text).decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            message = f"the caption of {self.name} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
+            raise DataError(message, "write the .txt again as UTF-8") from error
+
+    def _read(self, place: Place) -> bytes:
+        try:
+            with self.shard.open() as file:
+                file.seek(place.offset)
+                data = file.read(place.size)
         except OSError as error:
             raise DataError(f"{self.name} cannot be read: {error.strerror}", "is the shard still there?") from error
-        if len(data) != self.size:
+        if len(data) != place.size:
             raise DataError(
-                f"{self.name} cannot be read: {self.size:,} bytes expected, {len(data):,} found",
+                f"{self.name} cannot be read: {place.size:,} bytes expected, {len(data):,} found",
                 "the shard was changed after the run started; start again",
             )
         return data

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from svdtrain.data.decoding import probe
+from svdtrain.data.bad_samples import FEWEST_COUNTED, BadSamplePolicy, BadSamples
+from svdtrain.data.buckets import Sampling, lanes_of
 from svdtrain.data.frames import choose_times
-from svdtrain.data.manifest import Manifest, Summary, read_manifest
-from svdtrain.data.stream import (
-    ClipLoader,
-    ClipStream,
-    GlobalBatches,
-    Sampling,
-    collate,
-    ignore_signals,
-    load_item,
-    to_batch,
-)
+from svdtrain.data.isolation import DecodeChild
+from svdtrain.data.manifest import Manifest, Source, Summary, read_manifest
+from svdtrain.data.order import BatchOrder
+from svdtrain.data.stream import ClipLoader, ClipStream, GlobalBatches, Loaded, load_item, look_at, to_batch
 from svdtrain.foundation.errors import DataError
 
 if TYPE_CHECKING:
     from svdtrain.data.clip import Clip
+    from svdtrain.data.shard_cache import ShardCache
+    from svdtrain.data.table import ClipTable
     from svdtrain.types import ClipBatch
 
 MOST_CHECKED = 256
+
+log = logging.getLogger(__name__)
 
 
 class ClipDataModule(pl.LightningDataModule):
@@ -39,7 +40,7 @@ class ClipDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        source: str | list[str],
+        source: Source,
         *,
         frames: int,
         height: int,
@@ -51,28 +52,68 @@ class ClipDataModule(pl.LightningDataModule):
         seed: int,
         horizontal_flip: bool,
         max_batches: int,
+        shuffle_shards: int = 16,
+        buckets: bool = False,
+        multiple: int = 1,
+        stills: bool = False,
+        captions: bool = False,
+        bad: BadSamplePolicy | None = None,
+        batches_per_step: int = 1,
+        verify: bool = False,
+        allow_change: bool = False,
+        cache: ShardCache | None = None,
+        deadline: float | None = None,
     ) -> None:
         """batch_size clips per rank; fps None: each clip's own; motion_bucket None: what each clip's metadata says.
 
-        max_batches: how many batches a run hands out in all, before and after resuming.
+        max_batches: how many batches a run hands out in all, before and after resuming. buckets: each clip at the size
+        that preparation assigned (sides multiples of `multiple`) instead of height x width x frames. stills: pictures
+        are clips too, always where frames is 1. verify: compare the hash of every shard that a manifest lists. deadline:
+        clips that no index has verified are decoded in child processes, for at most so many seconds; None: in this one.
         """
         super().__init__()
         self.source, self.seed, self.horizontal_flip = source, seed, horizontal_flip
-        self.sampling = Sampling(frames, height, width, fps, motion_bucket)
+        self.sampling = Sampling(frames, height, width, fps, motion_bucket, captions)
         self.batch_size, self.workers, self.max_batches = batch_size, workers, max_batches
+        self.shuffle_shards, self.buckets, self.multiple = shuffle_shards, buckets, multiple
+        self.stills, self.verify, self.allow_change, self.cache = stills or frames == 1, verify, allow_change, cache
+        self.bad_samples = BadSamples(bad or BadSamplePolicy())
+        self.batches_per_step = batches_per_step
+        self.deadline = deadline
         self.consumed_batches = 0
         self._checked = False
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Indexed once, when it is first asked for."""
-        return read_manifest(self.source)
+        """Listed once, when it is first asked for."""
+        return read_manifest(self.source, stills=self.stills, full=self.verify, cache=self.cache)
 
     @cached_property
     def stream(self) -> ClipStream:
-        """The training clips by global position."""
+        """The training clips by slot."""
+        clips = self.manifest.train
+        lanes = lanes_of(clips, self.sampling, buckets=self.buckets, multiple=self.multiple)
         return ClipStream(
-            self.manifest.train, self.sampling, self.seed, flip=self.horizontal_flip, workers=self.workers
+            clips,
+            lanes,
+            self.seed,
+            flip=self.horizontal_flip,
+            workers=self.workers,
+            skip=self.bad_samples.policy.skip,
+            child=self._child(),
+        )
+
+    def order(self, batch: int) -> BatchOrder:
+        """The endless global batches of `batch` clips."""
+        clips = self.manifest.train
+        return BatchOrder(
+            clips.shard_N,
+            self.stream.lanes.lane_N,
+            clips.source_N,
+            weights=self.manifest.weights,
+            seed=self.seed,
+            window=self.shuffle_shards,
+            batch=batch,
         )
 
     @property
@@ -90,55 +131,155 @@ class ClipDataModule(pl.LightningDataModule):
             self.check()
 
     def check(self) -> None:
-        """Demux up to 256 clips, spread over the dataset. DataError when one is too short, too slow or no video."""
-        clips = self.manifest.train + self.manifest.held_out
-        for clip in _spread(clips, MOST_CHECKED):
-            choose_times(probe(clip.read(), clip.name), self.sampling.frames, self.sampling.fps, 0.0, clip.name)
+        """Demux up to 256 clips: those whose index says that they will not do, then some of all, spread over the dataset.
+
+        DataError when one is too short, too slow or no video; where bad samples are skipped, when too many of them are.
+        """
+        lanes, train = self.stream.lanes, self.manifest.train
+        remote = [shard.remote for shard in train.columns.shards if shard.remote]
+        if remote:
+            remote[0].cache.check_room(remote, self.shuffle_shards * len(self.manifest.weights))
+        chosen = _spread(len(train), MOST_CHECKED)
+        if not self.bad_samples.policy.skip:
+            chosen = [*np.flatnonzero(self._unfit())[:MOST_CHECKED].tolist(), *chosen]
+        pairs = [(train[place], lanes.samplings[lanes.lane_N[place]]) for place in chosen]
+        pairs += [(self._held_out[place], self.sampling) for place in _spread(len(self._held_out), MOST_CHECKED // 4)]
+        self._probe(pairs)
         self._checked = True
 
     def train_dataloader(self) -> ClipLoader:
         """ClipBatches from `consumed_batches` on; its length counts the batches before them too."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        batches = GlobalBatches(
-            self.batch_size, rank=rank, world=world, first=self.consumed_batches, total=self.max_batches
-        )
+        rank, world = self._rank
+        order = self.order(self.batch_size * world)
+        batches = GlobalBatches(order, rank=rank, world=world, first=self.consumed_batches, total=self.max_batches)
         return ClipLoader(
-            self.stream,
-            batch_sampler=batches,
-            num_workers=self.workers,
-            collate_fn=collate,
-            worker_init_fn=ignore_signals,
-            pin_memory=torch.cuda.is_available(),
+            self.stream, batches, workers=self.workers, note=self._note, pin_memory=torch.cuda.is_available()
         )
 
     def held_out(self, limit: int) -> list[ClipBatch]:
-        """Up to `limit` held-out clips, spread over them, each a batch of 1: from its first frame, never flipped."""
-        chosen = _spread(self.manifest.held_out, limit)
-        return [to_batch([load_item(clip, self.sampling, position)]) for position, clip in enumerate(chosen)]
+        """Up to `limit` held-out clips, spread over them, each a batch of 1: from its first frame, never flipped.
+
+        At the model's size, buckets or not. Where bad samples are skipped, the next good clip stands in.
+        """
+        chosen = _spread(len(self._held_out), limit)
+        taken = set(chosen)
+        spare = (place for place in range(len(self._held_out)) if place not in taken)
+        batches: list[ClipBatch] = []
+        child = self._child()
+        for place in chosen:
+            candidate: int | None = place
+            while candidate is not None:
+                clip = self._held_out[candidate]
+                try:
+                    batches.append(to_batch([load_item(clip, self.sampling, len(batches), child=child)]))
+                    break
+                except DataError as error:
+                    if not self.bad_samples.policy.skip:
+                        raise
+                    log.warning("left out: %s", error.message)
+                    candidate = next(spare, None)
+        if child:
+            child.close()
+        if not batches:
+            raise DataError("none of the held-out clips can be used", "see the warnings above")
+        return batches
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is: the same on every rank."""
-        world = self.trainer.world_size if self.trainer else 1
         return {
             "consumed_batches": self.consumed_batches,
-            "clips_per_batch": self.batch_size * world,
+            "clips_per_batch": self.batch_size * self._rank[1],
             "seed": self.seed,
             "dataset": self.manifest.fingerprint,
+            "order": f"shuffle_shards={self.shuffle_shards} buckets={self.buckets}",
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was. DataError when the dataset, the seed or the global batch is another."""
-        here = self.state_dict()
-        keys = {"dataset": "the dataset of data.source", "seed": "seed", "clips_per_batch": "data.batch_size x devices"}
-        for field, what in keys.items():
-            if state_dict[field] != here[field]:
-                raise DataError(
-                    f"the run cannot go on: {what} was {state_dict[field]}, now it is {here[field]}",
-                    "resume with what the run began with, or start a new run",
-                )
-        self.consumed_batches = state_dict["consumed_batches"]
+        """Go on where a checkpoint was, on any number of ranks.
+
+        DataError when the dataset (unless a change is allowed), the seed, the order or the global batch is another.
+        """
+        here, before = self.state_dict(), state_dict
+        world = self._rank[1]
+        fitting = (
+            f"data.batch_size={before['clips_per_batch'] // world} with {world} device{'s' * (world > 1)} would do"
+        )
+        keys = {
+            "dataset": ("the dataset of data.source", "resume with what the run began with, or data.allow_change=true"),
+            "seed": ("seed", "resume with what the run began with, or start a new run"),
+            "order": ("the order of data", "resume with what the run began with, or start a new run"),
+            "clips_per_batch": (
+                "data.batch_size x devices",
+                fitting if before["clips_per_batch"] % world == 0 else "resume on another number of devices",
+            ),
+        }
+        for field, (what, hint) in keys.items():
+            if before[field] == here[field]:
+                continue
+            message = f"{what} was {before[field]}, now it is {here[field]}"
+            if field != "dataset" or not self.allow_change:
+                raise DataError(f"the run cannot go on: {message}", hint)
+            log.warning("%s; the run goes on with it from batch %d", message, before["consumed_batches"])
+        self.consumed_batches = before["consumed_batches"]
+
+    def _child(self) -> DecodeChild | None:
+        """A new one, which starts when it is first asked."""
+        return DecodeChild(self.deadline) if self.deadline else None
+
+    @property
+    def _rank(self) -> tuple[int, int]:
+        """(rank, ranks)."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @cached_property
+    def _held_out(self) -> ClipTable:
+        """Stills say nothing of a video model."""
+        clips = self.manifest.held_out
+        kept = clips if self.sampling.frames == 1 else clips.where(~clips.number("still"))
+        if not len(kept):
+            raise DataError("no videos are held out", "prepare the dataset again with more source videos")
+        return kept
+
+    def _note(self, loaded: Loaded) -> None:
+        rank, world = self._rank
+        batch = loaded.batch.positions_B[0] // (self.batch_size * world)
+        good = len(loaded.batch.keys_B)
+        self.bad_samples.count(good, loaded.bad, rank=rank, step=batch // self.batches_per_step + 1)
+
+    def _unfit(self) -> np.ndarray:
+        """bool [N]: training clips that, by their index, have too few frames or too low a rate."""
+        clips, lanes = self.manifest.train, self.stream.lanes
+        frames_N, fps_N = clips.number("frames"), clips.number("fps")
+        wanted_N = np.array([sampling.frames for sampling in lanes.samplings])[lanes.lane_N]
+        rate_N = fps_N if self.sampling.fps is None else np.full(len(clips), self.sampling.fps)
+        with np.errstate(invalid="ignore"):
+            short_N = (frames_N < wanted_N) | ((frames_N - 0.75) / fps_N < (wanted_N - 1) / rate_N)
+            slow_N = (wanted_N > 1) & (rate_N > fps_N * 1.02)
+        return (frames_N > 0) & ~clips.number("still") & (short_N | slow_N)
+
+    def _probe(self, pairs: list[tuple[Clip, Sampling]]) -> None:
+        bad: Counter[str] = Counter()
+        last, child = None, self._child()
+        for clip, sampling in pairs:
+            if clip.still or not (clip.known or clip.shard.path.is_file()):
+                continue  # nothing is fetched only to be looked at
+            try:
+                info = look_at(clip, b"" if clip.known else clip.read(), child)
+                choose_times(info, sampling.frames, sampling.fps, 0.0, clip.name)
+            except DataError as error:
+                if not self.bad_samples.policy.skip:
+                    raise
+                bad[error.reason] += 1
+                last = error
+        if child:
+            child.close()
+        met = bad.total()
+        if last and (met == len(pairs) or met > max(FEWEST_COUNTED, self.bad_samples.policy.most * len(pairs))):
+            counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in bad.most_common())
+            message = f"{len(pairs) - met} of {len(pairs)} clips are usable: {counts}; the last: {last.message}"
+            raise DataError(message, last.hint)
 
 
-def _spread(clips: tuple[Clip, ...], limit: int) -> list[Clip]:
-    count = min(limit, len(clips))
-    return [clips[index * len(clips) // count] for index in range(count)]
+def _spread(count: int, limit: int) -> list[int]:
+    chosen = min(limit, count)
+    return [index * count // chosen for index in range(chosen)]

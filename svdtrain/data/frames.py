@@ -39,17 +39,19 @@ def choose_times(info: VideoInfo, frames: int, fps: float | None, place: float, 
             f"{name} is too short: {frames} frames at {rate:.4g} fps take {span:.2f} s, "
             f"it has {info.frames} frames, {info.duration:.2f} s",
             "remove it, or take fewer frames (model.frames) or a higher rate (data.fps)",
+            "too_short",
         )
-    if rate > info.fps * 1.02:
+    if frames > 1 and rate > info.fps * 1.02:
         raise DataError(
             f"{name} has {info.fps:.4g} fps, {rate:.4g} are asked for: frames would repeat",
             f"set data.fps={info.fps:.4g} or lower, or data.fps=null for each clip's own rate",
+            "low_fps",
         )
     times_T = info.times_T
     starts = max(1, int(np.searchsorted(times_T, info.duration + own / 4 - span, side="right")))
     first = min(int(place * starts), starts - 1)
     moments_T = times_T[first] + np.arange(frames) / rate
-    after_T = np.searchsorted(times_T, moments_T).clip(1, info.frames - 1)
-    nearer_before_T = moments_T - times_T[after_T - 1] <= times_T[after_T] - moments_T
-    indices_T = after_T - nearer_before_T
+    after_T = np.searchsorted(times_T, moments_T).clip(0, info.frames - 1)
+    before_T = np.maximum(after_T - 1, 0)
+    indices_T = np.where(moments_T - times_T[before_T] <= times_T[after_T] - moments_T, before_T, after_T)
     return Window(tuple(indices_T.tolist()), float(times_T[first]), rate)

@@ -1,37 +1,43 @@
-"""The list of clips: which shards a source names, what is held out, and a fingerprint of both."""
+"""The list of clips: what the shards of a source hold, what is held out, and a fingerprint of both."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
-import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from svdtrain.data.shards import VIDEO_EXTENSIONS, index_shard
-from svdtrain.foundation.errors import DataError, nearest
-from svdtrain.foundation.files import packaged
+import numpy as np
+
+from svdtrain.data.index import Row, parse_index
+from svdtrain.data.shard_cache import ShardCache
+from svdtrain.data.shards import index_rows
+from svdtrain.data.sources import WANTED, ListedShard, list_shards
+from svdtrain.data.table import ClipTable, TableBuilder
+from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.hardware import is_first_of_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from svdtrain.data.clip import Clip
+    from collections.abc import Iterable, Iterator, Sequence
 
 HELD_OUT_EVERY = 10
-WANTED = "data.source is a dataset folder, a .tar shard, a list of them, or demo:NAME"
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ShardLists:
-    """Shards by split. No held-out shard: the split is made from the clips."""
+class WeightedSource(NamedTuple):
+    """One of several sources that are mixed."""
 
-    train: tuple[Path, ...]
-    held_out: tuple[Path, ...]
+    source: str | list[str]
+    weight: float
+
+
+Source = str | list[str] | list[WeightedSource]
+"""An address, several that make one dataset, or several datasets that are mixed by weight."""
 
 
 @dataclass(frozen=True)
@@ -47,61 +53,80 @@ class Summary:
     fingerprint: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifest:
     """The clips of a dataset."""
 
-    train: tuple[Clip, ...]
-    held_out: tuple[Clip, ...]
+    train: ClipTable
+    held_out: ClipTable
+    weights: tuple[float, ...] = (1.0,)
+    """Of each entry of data.source."""
+    sha256: tuple[str, ...] = ()
+    """Of each shard, where a manifest knows it."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over every clip's split, key, place and size: where the shards lie does not matter."""
-        digest = hashlib.sha256()
+        """sha256 over every clip's split, key, place and size, and the shards' own where they are known.
+
+        Where the shards lie does not matter.
+        """
+        digest = hashlib.sha256(repr((self.sha256, self.weights)).encode())
         for split, clips in (("train", self.train), ("held_out", self.held_out)):
-            for clip in clips:
-                digest.update(repr((split, clip.key, clip.offset, clip.size)).encode())
+            digest.update(f"{split} {len(clips)}\n".encode())
+            for key in clips.every_key():
+                digest.update(f"{key}\n".encode("utf-8", "surrogateescape"))
+            for name in ("offset", "size"):
+                digest.update(clips.number(name).tobytes())
+            digest.update(clips.source_N.tobytes())
         return digest.hexdigest()
 
     def describe(self) -> Summary:
         """Counts of clips, sources and shards, and the bytes of video."""
-        clips = self.train + self.held_out
+        both = (self.train, self.held_out)
         return Summary(
             train_clips=len(self.train),
             held_out_clips=len(self.held_out),
-            train_sources=len({clip.source for clip in self.train}),
-            held_out_sources=len({clip.source for clip in self.held_out}),
-            shards=len({clip.shard for clip in clips}),
-            bytes=sum(clip.size for clip in clips),
+            train_sources=len(set(self.train.every_source())),
+            held_out_sources=len(set(self.held_out.every_source())),
+            shards=len(np.unique(np.concatenate([clips.shard_N for clips in both]))),
+            bytes=int(sum(clips.number("size").sum() for clips in both)),
             fingerprint=self.fingerprint,
         )
 
 
-def read_manifest(source: str | list[str]) -> Manifest:
-    """Index every shard of a source. Held out are the shards named held_out-*, or else every tenth source video."""
-    shards = find_shards(source)
-    train = [clip for path in shards.train for clip in index_shard(path)]
-    held_out = [clip for path in shards.held_out for clip in index_shard(path)]
-    repeated = {key for key, count in Counter(clip.key for clip in train + held_out).items() if count > 1}
-    train, held_out = _unique(train, repeated), _unique(held_out, repeated)
-    if not held_out:
-        train, held_out = _split(train, source)
-    return Manifest(tuple(train), tuple(held_out))
+def read_manifest(
+    source: Source, *, stills: bool = False, full: bool = False, cache: ShardCache | None = None
+) -> Manifest:
+    """List every clip of a source: by the indexes that a manifest vouches for, else by looking through the shards.
 
-
-def find_shards(source: str | list[str]) -> ShardLists:
-    """The shards that a source names, by split; DataError says what else was found there."""
-    found: list[Path] = []
-    for one in [source] if isinstance(source, str) else source:
-        found += _tars(one)
-    if not found:
-        raise DataError("data.source is an empty list", WANTED)
-    for path, count in Counter(path.resolve() for path in found).items():
-        if count > 1:
-            raise DataError(f"data.source names {path} {count} times", "name each shard once")
-    held_out = tuple(path for path in found if path.name.startswith("held_out-"))
-    train = tuple(path for path in found if path not in held_out)
-    return ShardLists(train, held_out) if train else ShardLists(held_out, ())
+    Sizes of shards and hashes of indexes must be the manifest's; `full` reads every shard to compare its hash too (on
+    the first process of each node). Held out are the shards named held_out-*, or else every tenth source video.
+    """
+    weighted = [entry for entry in source if isinstance(entry, WeightedSource)]
+    plain = source if isinstance(source, str) else [entry for entry in source if isinstance(entry, str)]
+    entries = weighted or [WeightedSource(plain, 1.0)]
+    if len(entries) > np.iinfo(np.int16).max:
+        raise DataError(f"data.source names {len(entries):,} sources to mix", "join some of them")
+    builder = TableBuilder()
+    listed: list[ListedShard] = []
+    with _no_collections():
+        for number, entry in enumerate(entries):
+            found = _listed(entry.source, cache or ShardCache.at())
+            for one in found:
+                rows, size = _rows(one, stills=stills, full=full), one.entry.bytes if one.entry else None
+                if pictures := builder.add(one.shard, rows, source=number, size=size, stills=stills):
+                    log.warning("%s: left out %d pictures; data.stills=true trains on them", one.shard, pictures)
+            listed += found
+    _refuse_repeats(listed)
+    table = builder.table()
+    held_out_N = np.array([shard.held_out for shard in listed])[table.shard_N]
+    for number, entry in enumerate(entries):
+        here_N = table.source_N == number
+        if not held_out_N[here_N].any() or held_out_N[here_N].all():
+            held_out_N[here_N] = _split(table.where(here_N), entry.source)
+    sums = tuple(shard.entry.sha256 for shard in listed if shard.entry)
+    weights = tuple(entry.weight for entry in entries)
+    return Manifest(table.where(~held_out_N), table.where(held_out_N), weights, sums)
 
 
 def held_out_sources(sources: Iterable[str]) -> set[str]:
@@ -110,46 +135,75 @@ def held_out_sources(sources: Iterable[str]) -> set[str]:
     return set(ordered[::HELD_OUT_EVERY]) if len(ordered) > 1 else set()
 
 
-def _tars(source: str) -> list[Path]:
-    if source.startswith("demo:"):
-        return _tars(str(_demo(source.removeprefix("demo:"))))
-    path = Path(source).expanduser()
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        address = re.match(r"[A-Za-z][A-Za-z0-9+-]+:", source)
-        why = f"{address[0]} addresses are not read, only local files" if address else "there is no such file or folder"
-        raise DataError(f"data.source={source!r}: {why}", WANTED)
-    for folder in (path, path / "shards"):
-        tars = sorted(folder.glob("*.tar"))
-        if named := [tar for tar in tars if tar.name.startswith(("train-", "held_out-"))]:
-            return named
-        if tars:
-            return tars
-    if any(file.suffix.lower().removeprefix(".") in VIDEO_EXTENSIONS for file in path.rglob("*")):
-        hint = f"pack them first: python scripts/pack_clips.py {source} OUT, then data.source=OUT"
-        raise DataError(f"data.source={source!r} holds plain videos, no .tar shards", hint)
-    raise DataError(f"data.source={source!r} holds no .tar shards", WANTED)
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Rows hold no cycles, and each search for some goes through all that torch has made: it took most of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _demo(name: str) -> Path:
-    folder = packaged("datasets")
-    known = [path.name for path in folder.iterdir() if path.is_dir()]
-    if name not in known:
-        raise DataError(f"data.source=demo:{name}: there is no such demo set", nearest(name, known))
-    return folder / name
+def _listed(source: str | list[str], cache: ShardCache) -> list[ListedShard]:
+    names = [source] if isinstance(source, str) else source
+    if not names:
+        raise DataError("data.source is an empty list", WANTED)
+    return [shard for name in names for shard in list_shards(name, cache)]
 
 
-def _unique(clips: list[Clip], repeated: set[str]) -> list[Clip]:
-    """Keys that several shards use are told apart by folder and shard."""
-    return [replace(c, key=f"{c.shard.parent.name}/{c.shard.stem}/{c.key}") if c.key in repeated else c for c in clips]
+def _refuse_repeats(shards: Sequence[ListedShard]) -> None:
+    for path, count in Counter(listed.shard.path.resolve() for listed in shards).items():
+        if count > 1:
+            raise DataError(f"data.source names {path} {count} times", "name each shard once")
 
 
-def _split(clips: list[Clip], source: str | list[str]) -> tuple[list[Clip], list[Clip]]:
+def _rows(listed: ListedShard, *, stills: bool, full: bool) -> list[Row]:
+    shard, entry = listed.shard, listed.entry
+    if entry is None or listed.index is None:
+        return index_rows(shard, stills=stills)
+    if shard.remote is None:  # what is fetched is checked then
+        _check_shard(listed, full=full)
+    try:
+        with listed.index.open() as file:
+            text = file.read()
+    except OSError as error:
+        raise DataError(f"{listed.index} cannot be read: {error.strerror}", "copy the dataset again") from error
+    if hashlib.sha256(text).hexdigest() != entry.index_sha256:
+        raise DataError(f"{listed.index} is not what the manifest lists: another sha256", "copy the dataset again")
+    rows = parse_index(text, shard)
+    if len(rows) != entry.clips:
+        message = f"{listed.index} lists {len(rows):,} clips, the manifest {entry.clips:,}"
+        raise DataError(message, "prepare the dataset again")
+    return rows
+
+
+def _check_shard(listed: ListedShard, *, full: bool) -> None:
+    shard, entry = listed.shard, listed.entry
+    assert entry
+    size = shard.path.stat().st_size
+    if size != entry.bytes:
+        how = "is cut short" if size < entry.bytes else "was changed"
+        message = f"{shard} {how}: it has {size:,} bytes, the manifest says {entry.bytes:,}"
+        raise DataError(message, "copy or prepare the dataset again")
+    if full and is_first_of_node():
+        with shard.path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != entry.sha256:
+            message = f"{shard} was changed: its sha256 is {found[:16]}…, the manifest says {entry.sha256[:16]}…"
+            raise DataError(message, "copy or prepare the dataset again")
+
+
+def _split(clips: ClipTable, source: str | list[str]) -> np.ndarray:
+    """bool [N]: which are held out."""
     if len(clips) < 2:
-        raise DataError(f"data.source={source!r} holds 1 clip", "two are needed: one to train on, one to hold out")
-    if chosen := held_out_sources(clip.source for clip in clips):
-        return [c for c in clips if c.source not in chosen], [c for c in clips if c.source in chosen]
+        message = f"data.source={source!r} holds {len(clips)} clip{'s' * (len(clips) != 1)}"
+        raise DataError(message, "two are needed: one to train on, one to hold out")
+    sources = list(clips.every_source())
+    if chosen := held_out_sources(sources):
+        return np.array([name in chosen for name in sources])
     last = max(1, len(clips) // HELD_OUT_EVERY)
-    log.warning("all %d clips are from one video, '%s': its last %d are held out", len(clips), clips[0].source, last)
-    return clips[:-last], clips[-last:]
+    log.warning("all %d clips are from one video, '%s': its last %d are held out", len(clips), sources[0], last)
+    return np.arange(len(clips)) >= len(clips) - last

@@ -9,19 +9,20 @@ import tarfile
 from collections import Counter
 from typing import IO, TYPE_CHECKING, Any
 
-from svdtrain.data.clip import Clip
+from svdtrain.data.clip import Clip, Shard
+from svdtrain.data.index import LARGEST_VIDEO as LARGEST_VIDEO
+from svdtrain.data.index import STILL_EXTENSIONS, VIDEO_EXTENSIONS, Row
+from svdtrain.data.table import TableBuilder
 from svdtrain.foundation.errors import DataError
-from svdtrain.foundation.files import replacing
+from svdtrain.foundation.files import replacing, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi")
 PICKLE_EXTENSIONS = ("pickle", "pkl", "pyd", "pth", "pt", "ckpt", "joblib")
-LARGEST_VIDEO = 2 << 30
 LARGEST_METADATA = 1 << 20
-MAKE = "a shard is an uncompressed tar of KEY.mp4 and KEY.json: python scripts/pack_clips.py FOLDER OUT makes them"
+MAKE = "a shard is an uncompressed tar of KEY.mp4 and KEY.json: python -m svdtrain prepare makes them"
 MOST_MEMBERS = 10_000_000
 BLOCK = tarfile.BLOCKSIZE
 
@@ -31,6 +32,14 @@ Members = dict[str, dict[str, tuple[int, int]]]
 
 def write_shard(path: Path, clips: Iterable[tuple[str, bytes, dict[str, Any]]]) -> int:
     """Write (key, mp4 bytes, metadata) clips to one tar; returns how many. The file appears only when it is whole."""
+    return write_samples(
+        path,
+        ((key, {"mp4": mp4, "json": json.dumps(metadata, sort_keys=True).encode()}) for key, mp4, metadata in clips),
+    )
+
+
+def write_samples(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> int:
+    """Write (key, {extension: bytes}) samples to one tar, as `write_shard` does."""
     from webdataset.writer import TarWriter
 
     count = 0
@@ -38,39 +47,76 @@ def write_shard(path: Path, clips: Iterable[tuple[str, bytes, dict[str, Any]]]) 
         replacing(path) as partial,
         TarWriter(str(partial), user="svdtrain", group="svdtrain", mode=0o644, mtime=0) as writer,
     ):
-        for key, mp4, metadata in clips:
-            writer.write({"__key__": key, "mp4": mp4, "json": json.dumps(metadata, sort_keys=True).encode()})
+        for key, members in samples:
+            writer.write({"__key__": key, **members})
             count += 1
     return count
 
 
-def index_shard(path: Path) -> list[Clip]:
-    """Where each clip of a tar lies, and its metadata, in the order of the tar.
+def index_path(shard: Path) -> Path:
+    """Where the index of a shard lies: beside it."""
+    return shard.with_name(f"{shard.stem}.idx.jsonl")
 
-    A key is a member's name without its last extension, so keys may hold dots. Members that are neither videos nor
-    their metadata are left alone; nothing is ever unpickled or extracted. DataError names the shard when the tar is
-    damaged, cut short, or without a video.
-    """
+
+def write_index(shard: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Write the index beside a shard: one JSON object for each row, with the places of the members of its `key`."""
+    members = list_members(shard)
+    lines = [json.dumps(row | {"members": members[row["key"]]}, sort_keys=True) + "\n" for row in rows]
+    write_atomic(index_path(shard), "".join(lines))
+    return index_path(shard)
+
+
+def list_members(path: Path) -> Members:
+    """{key: {extension: (offset, size)}} of every file of a tar. DataError as `index_shard` raises it."""
     try:
         with path.open("rb") as file:
-            members = _members(path, file)
-            clips = [_clip(path, key, parts, file) for key, parts in members.items() if _video(parts)]
+            return _members(path, file)
     except tarfile.TarError as error:
         raise DataError(f"{path} is no readable tar: {error}", MAKE) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from error
+
+
+def index_shard(path: Path, *, stills: bool = False) -> list[Clip]:
+    """The clips of a tar, in its order: see `index_rows`."""
+    table = TableBuilder()
+    table.add(Shard(path), index_rows(Shard(path), stills=stills))
+    return list(table.table())
+
+
+def index_rows(shard: Shard, *, stills: bool = False) -> list[Row]:
+    """Where each clip of a tar lies, and its metadata, in the order of the tar.
+
+    A key is a member's name without its last extension, so keys may hold dots. Pictures without a video are clips
+    only when `stills` are asked for. Members that are neither are left alone; nothing is ever unpickled or extracted.
+    DataError names the shard when the tar is damaged, cut short, or without a clip.
+    """
+    wanted = (*VIDEO_EXTENSIONS, *STILL_EXTENSIONS) if stills else VIDEO_EXTENSIONS
+    try:
+        with shard.open() as file:
+            members = _members(shard, file)
+            rows = [_row(shard, key, parts, file) for key, parts in members.items() if parts.keys() & set(wanted)]
+    except tarfile.TarError as error:
+        raise DataError(f"{shard} is no readable tar: {error}", MAKE) from error
+    except OSError as error:
+        raise DataError(f"{shard} cannot be read: {error.strerror}", "check the path and its permissions") from error
     seen = Counter(extension for parts in members.values() for extension in parts)
-    if not clips:
+    if not rows:
         what = f"its members are {', '.join(f'.{e}' for e in sorted(seen)[:5])}" if seen else "it is empty"
-        raise DataError(f"{path} holds no video: {what}", MAKE)
+        hint = "data.stills=true trains on pictures" if seen.keys() & set(STILL_EXTENSIONS) else MAKE
+        raise DataError(f"{shard} holds no video: {what}", hint)
     if pickles := sum(seen[extension] for extension in PICKLE_EXTENSIONS):
-        log.warning("%s: ignored %d members that hold pickles", path, pickles)
-    if orphans := sum("json" in parts and not _video(parts) for parts in members.values()):
-        log.warning("%s: ignored %d entries that have metadata but no video", path, orphans)
-    return clips
+        log.warning("%s: ignored %d members that hold pickles", shard, pickles)
+    media = {*VIDEO_EXTENSIONS, *STILL_EXTENSIONS}
+    if orphans := sum("json" in parts and not parts.keys() & media for parts in members.values()):
+        log.warning("%s: ignored %d entries that have metadata but no video", shard, orphans)
+    pictures = sum(bool(parts.keys() & media) for parts in members.values()) - len(rows)
+    if pictures:
+        log.warning("%s: left out %d pictures; data.stills=true trains on them", shard, pictures)
+    return rows
 
 
-def _members(path: Path, file: IO[bytes]) -> Members:
+def _members(path: Path | Shard, file: IO[bytes]) -> Members:
     """{key: {extension: (offset, size)}} of every file of an uncompressed tar."""
     members: Members = {}
     end = 0
@@ -92,7 +138,7 @@ def _members(path: Path, file: IO[bytes]) -> Members:
     return members
 
 
-def _split_name(path: Path, name: str) -> Iterator[tuple[str, str]]:
+def _split_name(path: Path | Shard, name: str) -> Iterator[tuple[str, str]]:
     """The (key, extension) of a member's name; nothing for hidden files and files without an extension."""
     parts = name.removeprefix("./").split("/")
     if ".." in parts or not parts[0]:
@@ -102,7 +148,7 @@ def _split_name(path: Path, name: str) -> Iterator[tuple[str, str]]:
         yield "/".join([*parts[:-1], stem]), extension.lower()
 
 
-def _check_end(path: Path, file: IO[bytes], end: int) -> None:
+def _check_end(path: Path | Shard, file: IO[bytes], end: int) -> None:
     """Only zeros may follow the last member: tarfile takes a cut or damaged header for the end of the archive."""
     file.seek(end)
     block = file.read(BLOCK)
@@ -114,33 +160,25 @@ def _check_end(path: Path, file: IO[bytes], end: int) -> None:
         block = file.read(1 << 20)
 
 
-def _video(parts: dict[str, tuple[int, int]]) -> list[tuple[int, int]]:
-    return [parts[extension] for extension in VIDEO_EXTENSIONS if extension in parts]
-
-
-def _clip(path: Path, key: str, parts: dict[str, tuple[int, int]], file: IO[bytes]) -> Clip:
-    where = f"clip '{key}' in {path}"
-    videos = _video(parts)
+def _row(shard: Shard, key: str, parts: dict[str, tuple[int, int]], file: IO[bytes]) -> Row:
+    where = f"clip '{key}' in {shard}"
+    videos = parts.keys() & set(VIDEO_EXTENSIONS)
     if len(videos) > 1:
         raise DataError(f"{where} has {len(videos)} videos", "give each clip its own key")
-    offset, size = videos[0]
-    if not 0 < size <= LARGEST_VIDEO:
-        raise DataError(f"{where} has {size:,} bytes", f"a clip has between 1 and {LARGEST_VIDEO:,} bytes: cut it")
     metadata = _metadata(where, parts.get("json"), file)
     source = metadata.get("source", metadata.get("url", key))
     if isinstance(source, dict):
         source = source.get("path", source.get("url", key))
-    frames = _number(where, metadata, "frames", 1, 1e9)
-    return Clip(
-        key=key,
-        shard=path,
-        offset=offset,
-        size=size,
-        source=str(source),
-        fps=_number(where, metadata, "fps", 1e-3, 1e5),
-        frames=None if frames is None else int(frames),
-        motion_bucket_id=_number(where, metadata, "motion_bucket_id", 0, 255),
-    )
+    frames, caption = _number(where, metadata, "frames", 1, 1e9), metadata.get("caption")
+    return {
+        "key": key,
+        "members": parts,
+        "source": str(source),
+        "fps": _number(where, metadata, "fps", 1e-3, 1e5),
+        "frames": None if frames is None else int(frames),
+        "motion_bucket_id": _number(where, metadata, "motion_bucket_id", 0, 255),
+        "caption": caption if isinstance(caption, str) else None,
+    }
 
 
 def _metadata(where: str, place: tuple[int, int] | None, file: IO[bytes]) -> dict[str, Any]:

@@ -1,65 +1,49 @@
-"""The order of training: global positions, each one a clip and its randomness, whatever the ranks and workers."""
+"""From the order to batches of pixels: what a global position holds, whatever the ranks and workers."""
 
 from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from svdtrain.data.decoding import decode_frames, probe
-from svdtrain.data.frames import choose_times
-from svdtrain.data.transforms import to_pixels
+from svdtrain.data.bad_samples import MOST_IN_A_ROW, BadSample
+from svdtrain.data.buckets import Lanes, Sampling
+from svdtrain.data.decoding import decode_frames, probe, verified_info
+from svdtrain.data.frames import Window, choose_times
+from svdtrain.data.stills import decode_still
+from svdtrain.data.transforms import cover_size, to_pixels
 from svdtrain.foundation.errors import DataError
-from svdtrain.foundation.seeding import generator
+from svdtrain.foundation.seeding import generator, key_to_seed
 from svdtrain.types import ClipBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
     from svdtrain.data.clip import Clip
+    from svdtrain.data.decoding import VideoInfo
+    from svdtrain.data.isolation import DecodeChild
+    from svdtrain.data.order import BatchOrder
+    from svdtrain.data.table import ClipTable
 
-MOTION_BUCKET = 127.0
+MOTION_BUCKET, STILL_FPS = 127.0, 7.0
 """What Stable Video Diffusion's pipeline takes when nothing is said."""
 
 
-class ClipOrder:
-    """The endless order: every epoch is a permutation of the clips, a pure function of (seed, epoch)."""
+class Slot(NamedTuple):
+    """A global position, and the clip (its place in the table) that the order puts there."""
 
-    def __init__(self, clips: int, seed: int) -> None:
-        assert clips > 0
-        self.clips, self.seed = clips, seed
-        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.long)
-
-    def clip_at(self, position: int) -> int:
-        """The clip at a global position; position // clips is the epoch."""
-        epoch, place = divmod(position, self.clips)
-        if epoch != self._epoch:
-            draw = generator(self.seed, "order", epoch)
-            self._epoch, self._permutation = epoch, torch.randperm(self.clips, generator=draw)
-        return int(self._permutation[place])
+    position: int
+    clip: int
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How a clip becomes a tensor."""
-
-    frames: int
-    height: int
-    width: int
-    fps: float | None
-    """None: the clip's own."""
-    motion_bucket: float | None
-    """None: what the clip's metadata says."""
-
-
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One clip, ready for a batch."""
 
     pixels_TCHW: Tensor
@@ -67,14 +51,39 @@ class Item:
     motion_bucket: float
     key: str
     position: int
+    caption: str
 
 
-def load_item(clip: Clip, sampling: Sampling, position: int, *, place: float = 0.0, flip: bool = False) -> Item:
-    """Read, decode and size one clip; `place` in [0, 1] moves its window. DataError names shard and key."""
+class Loaded(NamedTuple):
+    """A batch, and the clips that were tried in vain for it."""
+
+    batch: ClipBatch
+    bad: tuple[BadSample, ...]
+
+
+def load_item(
+    clip: Clip,
+    sampling: Sampling,
+    position: int,
+    *,
+    place: float = 0.0,
+    flip: bool = False,
+    child: DecodeChild | None = None,
+) -> Item:
+    """Read, decode and size one clip; `place` in [0, 1] moves its window. DataError names shard and key.
+
+    What nobody has verified is decoded in `child`, where there is one.
+    """
     data = clip.read()
-    info = probe(data, clip.name)
-    window = choose_times(info, sampling.frames, sampling.fps, place, clip.name)
-    frames_THWC = decode_frames(data, window.indices, clip.name, info)
+    if clip.still:
+        window = Window((0,), 0.0, sampling.fps or clip.fps or STILL_FPS)
+        frames_THWC = decode_still(data, clip.name)
+    else:
+        info = look_at(clip, data, child)
+        decode = child.decode_frames if child and not clip.known else decode_frames
+        window = choose_times(info, sampling.frames, sampling.fps, place, clip.name)
+        size = cover_size(info.height, info.width, sampling.height, sampling.width)
+        frames_THWC = decode(data, window.indices, clip.name, info, size=size)
     own_bucket = MOTION_BUCKET if clip.motion_bucket_id is None else clip.motion_bucket_id
     return Item(
         pixels_TCHW=to_pixels(frames_THWC, sampling.height, sampling.width, flip=flip),
@@ -82,15 +91,37 @@ def load_item(clip: Clip, sampling: Sampling, position: int, *, place: float = 0
         motion_bucket=own_bucket if sampling.motion_bucket is None else sampling.motion_bucket,
         key=f"{clip.key}@start={window.start:.4f},flip={flip:d}",
         position=position,
+        caption=clip.read_caption() if sampling.captions else "",
     )
 
 
-class ClipStream(Dataset[Item]):
-    """Clips by global position. Holds no open file and no reader, so it may cross into workers."""
+def look_at(clip: Clip, data: bytes, child: DecodeChild | None = None) -> VideoInfo:
+    """What a video holds: by its index where that vouches for it, else by a probe (in `child`, where there is one)."""
+    if clip.known:
+        assert clip.frames
+        assert clip.fps
+        assert clip.picture
+        return verified_info(clip.frames, clip.fps, *clip.picture)
+    return child.probe(data, clip.name) if child else probe(data, clip.name)
 
-    def __init__(self, clips: Sequence[Clip], sampling: Sampling, seed: int, *, flip: bool, workers: int = 0) -> None:
-        self.clips, self.sampling, self.seed, self.flip = tuple(clips), sampling, seed, flip
-        self.order = ClipOrder(len(self.clips), seed)
+
+class ClipStream(Dataset[Item]):
+    """Clips by slot. Holds no open file and no reader, so it may cross into workers (each starts a child of its own)."""
+
+    def __init__(
+        self,
+        clips: ClipTable,
+        lanes: Lanes,
+        seed: int,
+        *,
+        flip: bool = False,
+        workers: int = 0,
+        skip: bool = False,
+        child: DecodeChild | None = None,
+    ) -> None:
+        """skip: a clip that cannot be used is replaced; otherwise its error is the batch. child: see `load_item`."""
+        self.clips, self.lanes, self.seed, self.flip, self.skip = clips, lanes, seed, flip, skip
+        self.child = child
         self.seconds_by_worker = torch.zeros(max(1, workers), dtype=torch.float64).share_memory_()
         """Time spent on clips so far, by each worker."""
 
@@ -98,52 +129,100 @@ class ClipStream(Dataset[Item]):
         """Clips of one epoch; positions go on after them."""
         return len(self.clips)
 
-    def __getitem__(self, position: int) -> Item:
-        """The clip at a position, its window and flip drawn by (seed, position) alone."""
+    def __getitem__(self, slot: Slot) -> Item:
+        """The clip of a slot, its window and flip drawn by (seed, position) alone."""
         start = time.perf_counter()
-        clip = self.clips[self.order.clip_at(position)]
-        place = float(torch.rand((), generator=generator(self.seed, "window", position), dtype=torch.float64))
-        heads = float(torch.rand((), generator=generator(self.seed, "flip", position))) < 0.5
-        item = load_item(clip, self.sampling, position, place=place, flip=self.flip and heads)
-        worker = get_worker_info()
-        self.seconds_by_worker[worker.id if worker else 0] += time.perf_counter() - start
-        return item
-
-    def __getitems__(self, positions: list[int]) -> list[Item] | DataError:
-        """A batch. An error is returned, not raised: a worker would turn it into a page of traceback."""
+        clip, sampling = self.clips[slot.clip], self.lanes.samplings[self.lanes.lane_N[slot.clip]]
+        place = float(torch.rand((), generator=generator(self.seed, "window", slot.position), dtype=torch.float64))
+        heads = float(torch.rand((), generator=generator(self.seed, "flip", slot.position))) < 0.5
         try:
-            return [self[position] for position in positions]
+            return load_item(clip, sampling, slot.position, place=place, flip=self.flip and heads, child=self.child)
+        finally:
+            worker = get_worker_info()
+            self.seconds_by_worker[worker.id if worker else 0] += time.perf_counter() - start
+
+    def __getitems__(self, slots: list[Slot]) -> Loaded | DataError:
+        """A batch. An error is returned, not raised: a worker would turn it into a page of traceback."""
+        bad: list[BadSample] = []
+        try:
+            items = [self._good(slot, bad) for slot in slots]
         except DataError as error:
-            return DataError(error.message, error.hint)
+            return DataError(error.message, error.hint, error.reason)
+        return Loaded(to_batch(items), tuple(bad))
+
+    def reserve(self, slot: Slot, attempt: int) -> int:
+        """The clip that stands in at a slot, of the same lane, by (seed, position, attempt) alone."""
+        alike = np.flatnonzero(self.lanes.lane_N == self.lanes.lane_N[slot.clip])
+        return int(alike[key_to_seed(self.seed, "reserve", slot.position, attempt) % len(alike)])
+
+    def _good(self, slot: Slot, bad: list[BadSample]) -> Item:
+        """The slot's clip, or the first of its reserves that can be used."""
+        clip = slot.clip
+        for attempt in range(MOST_IN_A_ROW):
+            try:
+                return self[Slot(slot.position, clip)]
+            except DataError as error:
+                if not self.skip:
+                    raise
+                broken = self.clips[clip]
+                bad.append(BadSample(slot.position, broken.key, str(broken.shard), error.reason, error.message))
+            clip = self.reserve(slot, attempt)
+        message = f"{MOST_IN_A_ROW} clips in a row could not be used, the last: {bad[-1].message}"
+        raise DataError(message, "look at the dataset: python -m svdtrain inspect DATASET")
 
 
-class GlobalBatches(Sampler[list[int]]):
-    """Positions of one rank's part of each global batch: batch k is [k * G, (k + 1) * G), cut into a part per rank."""
+class GlobalBatches(Sampler[list[Slot]]):
+    """One rank's part of each global batch: batch k holds the positions [k * G, (k + 1) * G), cut into a part per rank."""
 
-    def __init__(self, batch_size: int, *, rank: int = 0, world: int = 1, first: int = 0, total: int) -> None:
-        """batch_size clips per rank, G = batch_size * world; batches `first` to `total` of the run."""
-        assert batch_size > 0
+    def __init__(self, order: BatchOrder, *, rank: int = 0, world: int = 1, first: int = 0, total: int) -> None:
+        """Batches `first` to `total` of the run; G = order.batch is shared evenly by `world` ranks."""
+        assert order.batch % world == 0
         assert 0 <= rank < world
-        self.batch_size, self.rank, self.world, self.first, self.total = batch_size, rank, world, first, total
+        self.order, self.rank, self.world, self.first, self.total = order, rank, world, first, total
 
     def __len__(self) -> int:
         """Batches of the whole run, the first ones included: Lightning compares it with the batch it resumes at."""
         return self.total
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(self.first, self.total):
-            start = (batch * self.world + self.rank) * self.batch_size
-            yield list(range(start, start + self.batch_size))
+    def __iter__(self) -> Iterator[list[Slot]]:
+        share = self.order.batch // self.world
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        batches = islice(self.order.batches(self.first), max(0, self.total - self.first))
+        for number, clips in enumerate(batches, self.first):
+            slots = [Slot(number * self.order.batch + place, clip) for place, clip in enumerate(clips.tolist())]
+            yield slots[mine]
 
 
 class ClipLoader(DataLoader[Any]):
-    """A DataLoader that raises a worker's DataError as it was."""
+    """A DataLoader that hands out batches, raises a worker's DataError as it was, and tells of bad samples."""
+
+    def __init__(
+        self,
+        stream: ClipStream,
+        batches: GlobalBatches,
+        *,
+        workers: int = 0,
+        note: Callable[[Loaded], None] | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        """note: called with each batch before it is handed out; options are torch's own."""
+        super().__init__(
+            stream,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=ignore_signals,
+            **options,
+        )
+        self.note = note
 
     def __iter__(self) -> Iterator[ClipBatch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        for loaded in super().__iter__():
+            if isinstance(loaded, DataError):
+                raise loaded
+            if self.note:
+                self.note(loaded)
+            yield loaded.batch
 
 
 def ignore_signals(_worker: int) -> None:
@@ -152,12 +231,11 @@ def ignore_signals(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def collate(items: list[Item] | DataError) -> ClipBatch | DataError:
-    """What the DataLoader makes of __getitems__: a batch, or the error as it is."""
-    return items if isinstance(items, DataError) else to_batch(items)
+def _as_it_is(loaded: Any) -> Any:  # noqa: ANN401
+    return loaded
 
 
-def to_batch(items: list[Item]) -> ClipBatch:
+def to_batch(items: Sequence[Item]) -> ClipBatch:
     """Items of one shape, stacked."""
     return ClipBatch(
         pixels_BTCHW=torch.stack([item.pixels_TCHW for item in items]),
@@ -165,4 +243,5 @@ def to_batch(items: list[Item]) -> ClipBatch:
         motion_bucket_B=torch.tensor([item.motion_bucket for item in items], dtype=torch.float32),
         keys_B=tuple(item.key for item in items),
         positions_B=tuple(item.position for item in items),
+        captions_B=tuple(item.caption for item in items),
     )

@@ -12,12 +12,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def cover_size(old_height: int, old_width: int, height: int, width: int) -> tuple[int, int]:
+    """(height, width) of a picture resized until it just covers height x width, its aspect kept.
+
+    What a decoder is to resize to; `to_pixels` then only crops.
+    """
+    scale = max(height / old_height, width / old_width)
+    return max(height, round(old_height * scale)), max(width, round(old_width * scale))
+
+
 def to_pixels(frames_THWC: np.ndarray, height: int, width: int, *, flip: bool = False) -> Tensor:
     """uint8 [T, h, w, 3] to fp32 [T, 3, height, width] in [-1, 1], aspect kept; bit exact where the size is right."""
     pixels_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
     old_height, old_width = pixels_TCHW.shape[-2:]
-    scale = max(height / old_height, width / old_width)
-    size = max(height, round(old_height * scale)), max(width, round(old_width * scale))
+    size = cover_size(old_height, old_width, height, width)
     if size != (old_height, old_width):
         pixels_TCHW = interpolate(pixels_TCHW, size, mode="bicubic", antialias=True)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2

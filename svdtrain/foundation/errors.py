@@ -31,6 +31,11 @@ class DataError(SvdtrainError):
 
     exit_code = 3
 
+    def __init__(self, message: str, hint: str = "", reason: str = "unusable") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+        """In a word or two, for counts: too short, damaged, hang."""
+
 
 class ModelError(SvdtrainError):
     """A base model or an adapter that is missing, damaged or of another kind."""

@@ -30,3 +30,8 @@ def choose_precision(wanted: str, device: str) -> str:
 def is_first_rank() -> bool:
     """Whether this process is the one that writes and speaks: Lightning, torchrun and Slurm number the others from 1."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def is_first_of_node() -> bool:
+    """Whether this process is the one that does what its machine needs once."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))

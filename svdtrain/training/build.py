@@ -10,7 +10,12 @@ from PIL import Image
 
 from svdtrain.adapters.inject import inject
 from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
+from svdtrain.config.checks import side_multiple
+from svdtrain.config.schema import SourceConfig
+from svdtrain.data.bad_samples import BadSamplePolicy
 from svdtrain.data.datamodule import ClipDataModule
+from svdtrain.data.manifest import WeightedSource
+from svdtrain.data.shard_cache import ShardCache
 from svdtrain.families.protocol import Request
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
@@ -27,17 +32,24 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
     from torch import Tensor
 
-    from svdtrain.config.schema import FitConfig, ModelConfig
+    from svdtrain.config.schema import DataConfig, FitConfig, ModelConfig
     from svdtrain.families.protocol import FamilySpec, ModelFamily
     from svdtrain.types import ClipBatch
 
 
 def build_data(config: FitConfig) -> ClipDataModule:
+    """The stream of clips of a run."""
+    trainer = config.trainer
+    return build_stream(config.data, config.model, config.seed, steps=trainer.max_steps, accumulate=trainer.accumulate)
+
+
+def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int, accumulate: int) -> ClipDataModule:
     """The stream of clips at the model's geometry."""
-    data, model = config.data, config.model
     assert data.source is not None
+    mixed = [WeightedSource(one.source, one.weight) for one in data.source if isinstance(one, SourceConfig)]
+    plain = data.source if isinstance(data.source, str) else [one for one in data.source if isinstance(one, str)]
     return ClipDataModule(
-        data.source,
+        mixed or plain,
         frames=model.frames,
         height=model.height,
         width=model.width,
@@ -45,9 +57,19 @@ def build_data(config: FitConfig) -> ClipDataModule:
         motion_bucket=None if data.motion_bucket == "clip" else data.motion_bucket,
         batch_size=data.batch_size,
         workers=data.workers,
-        seed=config.seed,
+        seed=seed,
         horizontal_flip=data.horizontal_flip,
-        max_batches=config.trainer.max_steps * config.trainer.accumulate,
+        max_batches=steps * accumulate,
+        shuffle_shards=data.shuffle_shards,
+        buckets=data.buckets,
+        multiple=side_multiple(model),
+        stills=data.stills,
+        bad=BadSamplePolicy(data.on_bad_sample == "skip", data.max_bad_fraction),
+        batches_per_step=accumulate,
+        verify=data.verify == "full",
+        allow_change=data.allow_change,
+        cache=ShardCache.at(data.shard_cache, data.shard_cache_gb),
+        deadline=data.decode_deadline,
     )
 
 

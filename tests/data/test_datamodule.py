@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +10,15 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
 from svdtrain.data.datamodule import ClipDataModule
+from svdtrain.data.manifest import WeightedSource
+from svdtrain.data.shards import write_samples, write_shard
 from svdtrain.foundation.errors import DataError
 from svdtrain.types import ClipBatch
-from tests.data.videos import REAL_CLIPS, shard, video
-
-ROOT = Path(__file__).parents[2]
+from tests.data.test_manifest import prepared
+from tests.data.videos import shard, video
 
 
 def module(source: Path, **changes: Any) -> ClipDataModule:  # noqa: ANN401
@@ -117,12 +117,16 @@ def test_state_round_trip_and_refusals(dataset: Path, tmp_path: Path) -> None:
         "data.source": module(tmp_path),
         "seed": module(dataset, seed=2),
         "batch_size": module(dataset, batch_size=3),
+        "order": module(dataset, shuffle_shards=2),
     }
     for what, other in others.items():
         with pytest.raises(DataError, match=rf"the run cannot go on: .*{what}.* was .*, now it is ") as caught:
             other.load_state_dict(state)
         assert caught.value.hint
         assert other.consumed_batches == 0
+    changed = module(tmp_path, allow_change=True)
+    changed.load_state_dict(state)
+    assert changed.consumed_batches == 3
 
 
 def test_ranks_share_a_global_batch_and_its_state(dataset: Path) -> None:
@@ -134,6 +138,30 @@ def test_ranks_share_a_global_batch_and_its_state(dataset: Path) -> None:
     whole.consumed_batches = 6
     for batch, *halves in zip(*(data.train_dataloader() for data in (whole, *parts)), strict=True):
         assert batch.keys_B == halves[0].keys_B + halves[1].keys_B
+
+
+@pytest.mark.parametrize(("devices", "size"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_a_run_goes_on_with_another_split_of_its_batch(dataset: Path, devices: int, size: int) -> None:
+    before = module(dataset, batch_size=4)
+    before.trainer = SimpleNamespace(global_rank=0, world_size=2)  # type: ignore[assignment]
+    state = before.state_dict() | {"consumed_batches": 6}
+    keys: list[tuple[str, ...]] = [()] * 4
+    for rank in range(devices):
+        data = module(dataset, batch_size=size)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=devices)  # type: ignore[assignment]
+        data.load_state_dict(state)
+        keys = [whole + batch.keys_B for whole, batch in zip(keys, data.train_dataloader(), strict=True)]
+    expected = module(dataset, batch_size=8)
+    assert keys == [batch.keys_B for batch in expected.train_dataloader()][6:]
+
+
+def test_another_batch_is_told_what_would_fit(dataset: Path) -> None:
+    state = module(dataset, batch_size=6).state_dict()
+    data = module(dataset, batch_size=6)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=2)  # type: ignore[assignment]
+    with pytest.raises(DataError, match="batch_size x devices was 6, now it is 12") as caught:
+        data.load_state_dict(state)
+    assert caught.value.hint == "data.batch_size=3 with 2 devices would do"
 
 
 def test_held_out_clips_are_fixed_and_spread(dataset: Path) -> None:
@@ -163,6 +191,60 @@ def test_faults_are_found_before_the_first_step(tmp_path: Path) -> None:
         module(tmp_path, fps=50).check()
 
 
+def test_the_index_tells_before_the_first_step_which_clip_will_not_do(tmp_path: Path) -> None:
+    """One among many, which no spread sample would meet."""
+    good, short = video(frames=9), video(frames=3)
+    clips = [
+        (f"clip-{n:03d}", short if n == 301 else good, {"fps": 25, "frames": 3 if n == 301 else 9}) for n in range(600)
+    ]
+    write_shard(tmp_path / "train-000000.tar", clips)
+    shard(tmp_path / "held_out-000000.tar", 1, frames=9)
+    with pytest.raises(DataError, match=r"clip 'clip-301' in .* is too short: 4 frames"):
+        module(tmp_path).setup("fit")
+
+
+def test_sources_are_mixed_by_weight_and_keep_their_epochs(dataset: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shard(other / "train-000000.tar", 3, first=50, frames=9)
+    shard(other / "held_out-000000.tar", 1, first=60, frames=9)
+    mixed: list[WeightedSource] = [WeightedSource(str(dataset), 3), WeightedSource([str(other)], 1)]
+    data = module(dataset, batch_size=4, max_batches=15)
+    data.source = mixed
+    keys = [key.split("@")[0] for batch in data.train_dataloader() for key in batch.keys_B]
+    ours = [key for key in keys if int(key.removeprefix("clip-")) < 50]
+    assert len(ours) == 45
+    for epoch in range(9):
+        assert sorted(ours[5 * epoch : 5 * epoch + 5]) == [f"clip-{n:03d}" for n in range(5)]
+    assert sorted([key for key in keys if key not in ours][:3]) == ["clip-050", "clip-051", "clip-052"]
+    assert len(data.held_out(100)) == 7
+
+
+def test_pictures_train_alone_or_beside_videos(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (48, 32)).save(buffer, "WEBP")
+    samples = [(f"still-{n}", {"webp": buffer.getvalue()}) for n in range(4)]
+    write_samples(tmp_path / "train-000000.tar", [*samples, *((f"v{n}", {"mp4": video(frames=9)}) for n in range(4))])
+    write_samples(
+        tmp_path / "held_out-000000.tar", [("x", {"webp": buffer.getvalue()}), ("y", {"mp4": video(frames=9)})]
+    )
+    lengths: dict[str, list[int]] = {}
+    for name, changes in {"left out": {}, "beside": {"stills": True}, "alone": {"frames": 1}}.items():
+        data = module(tmp_path, **changes)
+        data.setup("fit")
+        lengths[name] = [batch.pixels_BTCHW.shape[1] for batch in data.train_dataloader()]
+        assert len(data.held_out(9)) == (2 if name == "alone" else 1)
+    assert set(lengths["left out"]) == {4}
+    assert set(lengths["beside"]) == {1, 4}
+    assert set(lengths["alone"]) == {1}
+
+
+def test_a_bucket_that_the_model_cannot_take_is_refused(tmp_path: Path) -> None:
+    prepared(tmp_path, bucket=[40, 48, 4])
+    assert next(iter(module(tmp_path, buckets=True).train_dataloader())).pixels_BTCHW.shape == (2, 4, 3, 40, 48)
+    with pytest.raises(DataError, match="bucket 40x48 of data.source does not suit the model: no multiples of 16"):
+        module(tmp_path, buckets=True, multiple=16).setup("fit")
+
+
 def test_description_and_time(dataset: Path) -> None:
     data = module(dataset)
     summary = data.describe()
@@ -171,43 +253,3 @@ def test_description_and_time(dataset: Path) -> None:
     assert summary.fingerprint == data.state_dict()["dataset"]
     next(iter(data.train_dataloader()))
     assert 0 < data.decode_seconds < 10
-
-
-def pack(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "pack_clips.py"), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-
-def test_a_folder_of_videos_becomes_a_dataset(tmp_path: Path) -> None:
-    folder, out = tmp_path / "videos", tmp_path / "out"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "A long.name.MP4").write_bytes(video(frames=110))
-    (folder / "deep" / "b.avi").write_bytes(video("mpeg4", "avi", frames=100))
-    (folder / "deep" / "short.mp4").write_bytes(video(frames=9))
-    (folder / "deep" / "text.mp4").write_text("no video")
-    (folder / "notes.txt").write_text("no video either")
-    done = pack(folder, out, "--seconds", 2, "--fps", 12.5)
-    assert done.returncode == 0, done.stderr
-    assert "skipped: deep/text.mp4 is no video" in done.stdout
-    assert "skipped: deep/short.mp4 is too short: 9 frames, 0.32 s" in done.stdout
-    data = module(out, frames=12)
-    data.check()
-    summary = data.describe()
-    assert (summary.train_clips + summary.held_out_clips, summary.train_sources, summary.held_out_sources) == (4, 1, 1)
-    assert {clip.fps for clip in data.manifest.train + data.manifest.held_out} == {12.5}
-    again = pack(folder, out)
-    assert (again.returncode, again.stderr.count("\n")) == (3, 2)
-    assert "error: " in again.stderr
-
-
-@pytest.mark.skipif(not REAL_CLIPS.exists(), reason="needs the real clips")
-def test_real_clips_become_a_dataset(tmp_path: Path) -> None:
-    done = pack(REAL_CLIPS, tmp_path / "out", "--fps", 10, "--short-side", 64)
-    assert done.returncode == 0, done.stderr
-    for name in ("decord_corrupted.mp4", "decord_video_90.mov"):
-        assert f"skipped: {name} is " in done.stdout
-    data = module(tmp_path / "out", frames=8, height=64, width=64)
-    data.check()
-    assert data.describe().train_sources + data.describe().held_out_sources == 4
-    assert next(iter(data.train_dataloader())).pixels_BTCHW.shape == (2, 8, 3, 64, 64)

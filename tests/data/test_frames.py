@@ -29,6 +29,8 @@ def steady(frames: int, fps: int) -> VideoInfo:
         (steady(9, 24), 8, 24, 0.5, range(1, 9), 1 / 24, 24),
         (steady(30, 24), 4, 8, 0.5, range(10, 22, 3), 10 / 24, 8),
         (steady(60, 30), 14, 7, 0.0, [0, 4, 9, 13, 17, 21, 26, 30, 34, 39, 43, 47, 51, 56], 0.0, 7),
+        (steady(1, 25), 1, 7, 0.9, [0], 0.0, 7),
+        (steady(30, 5), 1, 7, 0.5, [15], 3.0, 7),
         (info([33, 67, 100, 133], Fraction(1, 1000)), 4, 30, 0.9, range(4), 0.0, 30),
         (info([0, 10, 20, 30, 400, 800, 1200], Fraction(1, 1000)), 4, 2.5, 0.0, [0, 4, 5, 6], 0.0, 2.5),
     ],
@@ -70,3 +72,4 @@ def test_refused_with_numbers(video: VideoInfo, frames: int, fps: float | None, 
         choose_times(video, frames, fps, 0.0, "x")
     assert caught.value.message == message
     assert caught.value.hint
+    assert caught.value.reason == ("low_fps" if "would repeat" in message else "too_short")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from svdtrain.data.transforms import to_pixels
+from svdtrain.data.transforms import cover_size, to_pixels
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -47,3 +47,18 @@ def test_a_disc_stays_a_disc_in_the_middle(size: tuple[int, int], wanted: tuple[
 def test_shrinking_averages_instead_of_picking() -> None:
     assert float(to_pixels(noise(640, 640), 64, 64).std()) < 0.1
     assert float(to_pixels(noise(64, 64), 64, 64).std()) > 0.5
+
+
+@pytest.mark.parametrize(
+    "old", [(47, 65), (65, 47), (720, 1280), (33, 500), (64, 64), (20, 20), (64, 96), (1080, 1920)]
+)
+@pytest.mark.parametrize("wanted", [(64, 64), (72, 128), (576, 1024), (320, 576)])
+def test_a_picture_of_the_covering_size_is_only_cropped(old: tuple[int, int], wanted: tuple[int, int]) -> None:
+    height, width = cover_size(*old, *wanted)
+    assert (height >= wanted[0], width >= wanted[1]) == (True, True)
+    assert (height == wanted[0]) or (width == wanted[1])
+    assert abs(height / width - old[0] / old[1]) < 0.02 * old[0] / old[1] + 1 / width
+    frames = noise(height, width)[:1]
+    top, left = (height - wanted[0]) // 2, (width - wanted[1]) // 2
+    crop = torch.from_numpy(frames[:, top : top + wanted[0], left : left + wanted[1]]).permute(0, 3, 1, 2)
+    assert torch.equal(to_pixels(frames, *wanted), crop.float() / 127.5 - 1)

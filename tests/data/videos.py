@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
 
 from svdtrain.data.shards import write_shard
 
@@ -49,27 +51,52 @@ def video(
     rotation: int = 0,
     movflags: str = "",
     params: str = "",
+    first: int = 0,
+    grain: int = 0,
+    sound: bool = False,
     **options: str,
 ) -> bytes:
-    """An encoded video of numbered frames; `times` in seconds gives it a variable rate, `params` go to x264 or x265."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container, options={"movflags": movflags} if movflags else {}) as output:
-        if params:
-            options[f"{codec.removeprefix('lib')}-params"] = params
-        stream: Any = output.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, pixels
-        stream.thread_count = 1
-        if rotation:
-            stream.set_display_rotation(rotation)
-        if times:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
+    """An encoded video of numbered frames; `times` in seconds gives it a variable rate, `params` go to x264 or x265.
+
+    `first` is the first frame's number; grain, up to 40, makes frames that take many bytes.
+    """
+    with TemporaryDirectory() as folder:  # a file, for containers whose writer goes back to the beginning
+        path = Path(folder) / "video"
+        with av.open(str(path), "w", format=container, options={"movflags": movflags} if movflags else {}) as output:
+            if params:
+                options[f"{codec.removeprefix('lib')}-params"] = params
+            stream: Any = output.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+            stream.width, stream.height, stream.pix_fmt = width, height, pixels
+            stream.thread_count = 1
+            silence = sound_stream(output) if sound else None
+            if rotation:
+                stream.set_display_rotation(rotation)
             if times:
-                frame.pts, frame.time_base = round(times[number] * 1000), Fraction(1, 1000)
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
-    return buffer.getvalue()
+                stream.codec_context.time_base = Fraction(1, 1000)
+            for number in range(frames):
+                picture_HWC = picture(first + number, height, width)
+                if grain:
+                    picture_HWC += np.random.default_rng(number).integers(0, grain, picture_HWC.shape, dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")
+                if times:
+                    frame.pts, frame.time_base = round(times[number] * 1000), Fraction(1, 1000)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+            if silence:
+                mux_silence(output, silence)
+        return path.read_bytes()
+
+
+def sound_stream(output: OutputContainer) -> AudioStream:
+    return output.add_stream("aac", rate=16000)
+
+
+def mux_silence(output: OutputContainer, stream: AudioStream) -> None:
+    """A fraction of a second of it."""
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+    frame.sample_rate = 16000
+    for packet in [*stream.encode(frame), *stream.encode()]:
+        output.mux(packet)
 
 
 def cut_without_decoding(data: bytes, first_second: float) -> bytes:

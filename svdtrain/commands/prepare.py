@@ -1,0 +1,20 @@
+"""`python -m svdtrain prepare`: a folder of videos and stills becomes shards."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from svdtrain.preparation.job import prepare
+
+if TYPE_CHECKING:
+    from svdtrain.config.schema import PrepareConfig
+
+
+def run(config: PrepareConfig, overrides: list[str]) -> None:  # noqa: ARG001
+    """Prepare, and say in one line what became of every source."""
+    logging.getLogger("libav").setLevel(logging.CRITICAL)
+    console = Console()
+    console.print(prepare(config, console), highlight=False, soft_wrap=True)

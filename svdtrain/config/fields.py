@@ -1,0 +1,29 @@
+"""What the fields of every config are made of: bounded numbers, and a model that knows all its keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Level = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """No unknown keys, no change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class NoiseLevels(Strict):
+    """sigma = exp(Normal(mean, std)), clamped to [minimum, maximum]."""
+
+    mean: Finite
+    std: Annotated[float, Field(gt=0, le=10)]
+    minimum: Level = 0.002
+    maximum: Level = 700.0

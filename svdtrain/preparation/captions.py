@@ -1,0 +1,157 @@
+"""Captions as people keep them: a text file beside each video, a metadata table, or two lists of lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from svdtrain.foundation.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LARGEST_CAPTION = 1 << 16
+LARGEST_TABLE = 1 << 30
+CSV, JSONL, PROMPTS, VIDEOS = "metadata.csv", "metadata.jsonl", "prompt.txt", "videos.txt"
+TEXT_COLUMNS = ("text", "caption")
+WANTED = "a row has file_name, and text or caption"
+NOT_MEDIA = {".txt", ".json", ".csv", ".jsonl"}
+UTF8_BOM = b"\xef\xbb\xbf"
+
+
+class Found(NamedTuple):
+    """A caption, the path of its file as it was written, and where it was read."""
+
+    name: str
+    caption: str
+    where: str
+
+
+def read_captions(folder: Path) -> dict[str, str]:
+    """{path from the folder (posix): caption} of a folder and the folders in it.
+
+    Read are `a.txt` beside `a.mp4`; `metadata.csv` and `metadata.jsonl` with `file_name` and `text` or `caption`; and
+    `prompt.txt` with `videos.txt`, line by line. Paths in a table or list start at its own folder; whether there is
+    such a file is not asked. DataError names file and byte or line where a caption is empty, too long, no clean UTF-8,
+    or contradicts another.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    media: dict[Path, list[Path]] = {}
+    for path in files:
+        if path.suffix.lower() not in NOT_MEDIA:
+            media.setdefault(path.with_suffix(""), []).append(path)
+    captions: dict[str, Found] = {}
+    for path in files:
+        for found in _captions_in(path, media.get(path.with_suffix(""), [])):
+            name = _from_folder(found, path, folder)
+            before = captions.setdefault(name, found)
+            if before.caption != found.caption:
+                raise DataError(f"{name} has two captions, in {before.where} and in {found.where}", "keep one of them")
+    return {name: found.caption for name, found in captions.items()}
+
+
+def edit(caption: str, trigger: str, find: str, replace: str) -> str:
+    """The caption with each `find` replaced (none where it is empty), and the trigger word before it, once."""
+    text = caption.replace(find, replace).strip() if find else caption
+    return text if not trigger or text.split(" ")[0] == trigger else f"{trigger} {text}".strip()
+
+
+def _captions_in(path: Path, media: list[Path]) -> Iterator[Found]:
+    """`media`: the files that it stands beside, named like it but for the extension."""
+    if path.name == CSV:
+        yield from _csv(path)
+    elif path.name == JSONL:
+        yield from _jsonl(path)
+    elif path.name == PROMPTS and path.with_name(VIDEOS).is_file():
+        yield from _two_lists(path, path.with_name(VIDEOS))
+    elif path.suffix.lower() == ".txt" and media:
+        caption = _checked(_text(path, LARGEST_CAPTION), f"{path}: byte 0")
+        yield from (Found(one.name, caption, str(path)) for one in media)
+
+
+def _csv(path: Path) -> Iterator[Found]:
+    rows = csv.DictReader(io.StringIO(_text(path, LARGEST_TABLE), newline=""), strict=True)
+    try:
+        for row in rows:
+            yield _row(row, f"{path}: line {rows.line_num}")
+    except csv.Error as error:
+        raise DataError(f"{path}: line {rows.line_num + 1}: {error}", WANTED) from error
+
+
+def _jsonl(path: Path) -> Iterator[Found]:
+    for number, line in enumerate(_lines(_text(path, LARGEST_TABLE)), 1):
+        where = f"{path}: line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: no JSON: {error}", "write one JSON object per line") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: it is a {type(row).__name__}", "write one JSON object per line")
+        yield _row(row, where)
+
+
+def _row(row: dict[Any, Any], where: str) -> Found:
+    name = row.get("file_name")
+    text = next((row[column] for column in TEXT_COLUMNS if row.get(column) is not None), None)
+    if not isinstance(name, str) or not isinstance(text, str):
+        seen = ", ".join(str(column) for column, value in row.items() if column and value is not None)
+        raise DataError(f"{where}: it has {seen[:80] or 'nothing'}", WANTED)
+    return Found(name, _checked(text, where), where)
+
+
+def _two_lists(prompts: Path, videos: Path) -> Iterator[Found]:
+    captions, names = (_lines(_text(path, LARGEST_TABLE)) for path in (prompts, videos))
+    if len(captions) != len(names):
+        raise DataError(
+            f"{prompts} has {len(captions)} lines, {VIDEOS} beside it {len(names)}", "one line each a video"
+        )
+    for number, (caption, name) in enumerate(zip(captions, names, strict=True), 1):
+        where = f"{prompts}: line {number}"
+        yield Found(name.strip(), _checked(caption, where), where)
+
+
+def _from_folder(found: Found, path: Path, folder: Path) -> str:
+    """The captioned file's path from the folder."""
+    name = PurePosixPath(found.name)
+    if not found.name or name.is_absolute() or ".." in name.parts:
+        raise DataError(
+            f"{found.where}: {found.name!r} is no path inside {path.parent}", "name files by relative paths"
+        )
+    return (PurePosixPath(path.parent.relative_to(folder).as_posix()) / name).as_posix()
+
+
+def _text(path: Path, largest: int) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
+    if len(data) > largest:
+        raise DataError(f"{path}: byte {largest}: the text goes on, {largest:,} bytes are read", "shorten it")
+    if data.startswith(UTF8_BOM):
+        raise DataError(f"{path}: byte 0: it starts with a byte order mark", "save it as UTF-8 without BOM")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        seen = data[error.start : error.start + 4]
+        raise DataError(f"{path}: byte {error.start}: {seen!r} is no UTF-8", "save it as UTF-8 without BOM") from error
+
+
+def _checked(text: str, where: str) -> str:
+    """The caption without blanks around it."""
+    caption = text.strip()
+    if not caption:
+        raise DataError(f"{where}: the caption is empty", "write one, or remove its file or row")
+    if (size := len(caption.encode())) > LARGEST_CAPTION:
+        raise DataError(f"{where}: the caption has {size:,} bytes", f"at most {LARGEST_CAPTION:,} are read")
+    return caption
+
+
+def _lines(text: str) -> list[str]:
+    """As an editor counts them: other separators of Unicode may stand inside a caption."""
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")

@@ -1,0 +1,132 @@
+"""One self-contained HTML page: what stands on it as plain values, and the template that sets it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import jinja2
+from PIL import Image
+
+from svdtrain.foundation.files import packaged
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from svdtrain.reporting.charts import Chart
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that is seen first."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A fault of the data and its mend."""
+
+    serious: bool
+    """Training stops or learns the wrong thing; else it only suffers."""
+    fault: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; columns named in `numbers` are set to the right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[str] = frozenset()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Frames of one clip in a picture, and what is known of it."""
+
+    picture: str
+    """A data URI."""
+    width: int
+    height: int
+    title: str
+    facts: tuple[str, ...] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Strips under a title."""
+
+    title: str
+    strips: tuple[Strip, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the page; what is empty is left out."""
+
+    anchor: str
+    title: str
+    intro: str
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    wide: bool = False
+    """Strips of many frames: one to a row."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """All of it."""
+
+    title: str
+    kind: str
+    about: str
+    tiles: tuple[Tile, ...]
+    advice: tuple[Advice, ...]
+    sections: tuple[Section, ...]
+    footer: str
+    nothing_wrong: str = field(default="Nothing was found that needs mending.")
+
+
+def render(page: Page) -> bytes:
+    """The page as UTF-8 HTML. It loads nothing and runs nothing; every text on it is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(packaged("assets") / "pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("inspect.html").render(page=page).encode("utf-8", "replace")
+
+
+def strip(frames_THWC: np.ndarray, title: str, facts: tuple[str, ...], caption: str = "", *, height: int = 96) -> Strip:
+    """A Strip of uint8 RGB frames [T, H, W, 3] from left to right, each `height` pixels high."""
+    gap = 2
+    small = [_sized(frame_HWC, height) for frame_HWC in frames_THWC]
+    width = sum(picture.width for picture in small) + gap * (len(small) - 1)
+    row = Image.new("RGB", (width, height), (127, 127, 127))
+    left = 0
+    for picture in small:
+        row.paste(picture, (left, 0))
+        left += picture.width + gap
+    buffer = io.BytesIO()
+    row.save(buffer, "JPEG", quality=82)
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Strip(uri, width, height, title, facts, caption)
+
+
+def _sized(frame_HWC: np.ndarray, height: int) -> Image.Image:
+    """Small pictures keep their pixels visible when they are enlarged."""
+    picture = Image.fromarray(frame_HWC)
+    way = Image.Resampling.NEAREST if picture.height * 2 <= height else Image.Resampling.LANCZOS
+    return picture.resize((max(1, round(picture.width * height / picture.height)), height), way)
