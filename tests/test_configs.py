@@ -46,7 +46,7 @@ def test_a_recipe_needs_no_edit_for_a_model(recipe: str, model: str) -> None:
 def test_a_goals_recipe_starts_on_the_packaged_model_and_set(goal: str) -> None:
     config = checked(f"config={goal}_lora")
     assert (config.model.name, config.data.source, config.data.motion_bucket) == ("nano", f"demo:{goal}", "clip")
-    assert config.adapter.targets == ("temporal" if goal in ("motion", "camera") else "both")
+    assert config.adapter.targets == ("temporal" if goal == "motion" else "both")
     assert not config.data.horizontal_flip
 
 
