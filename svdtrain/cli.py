@@ -78,6 +78,17 @@ COMMANDS = (
         ),
     ),
     Command(
+        "cache",
+        "svdtrain.commands.cache",
+        "cache",
+        "CacheConfig",
+        "encode every clip once, so that fit trains without its frozen encoders",
+        (
+            "config=style_lora data.source=shards/ model=svd_xt     # then fit, with the same words",
+            "config=style_lora data.source=shards/ data.windows=4 part=2/8",
+        ),
+    ),
+    Command(
         "inspect",
         "svdtrain.commands.inspect",
         "inspect",

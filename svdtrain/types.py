@@ -15,42 +15,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ClipBatch:
-    """Training clips as the data stream hands them out."""
-
-    pixels_BTCHW: Tensor
-    """fp32 RGB in [-1, 1]."""
-    fps_B: Tensor
-    """fp32 frames per second at which the frames were taken (not the file's rate)."""
-    motion_bucket_B: Tensor
-    """fp32 in [0, 255]."""
-    keys_B: tuple[str, ...]
-    """Clip keys, with everything that chose the pixels (window, flip): equal keys mean equal pixels."""
-    positions_B: tuple[int, ...]
-    """Global position in the stream; the key of every random draw."""
-    captions_B: tuple[str, ...] = ()
-    """Empty strings where clips have none, or none were asked for."""
-
-    def to(self, device: torch.device | str) -> ClipBatch:
-        """The same batch with its tensors on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("pixels_BTCHW", "fps_B", "motion_bucket_B")}
-        return replace(self, **moved)
-
-    def pin_memory(self) -> ClipBatch:
-        """The same batch in page-locked memory: what DataLoader(pin_memory=True) calls."""
-        pinned = {name: getattr(self, name).pin_memory() for name in ("pixels_BTCHW", "fps_B", "motion_bucket_B")}
-        return replace(self, **pinned)
-
-
-class Conditions(Protocol):
-    """What a denoiser is told besides the noisy latents. Each family has its own frozen dataclass."""
-
-    def dropped(self, drop_B: Tensor) -> Self:
-        """The unconditional branch of the family's sampler for the clips where bool drop_B [B] is true."""
-        ...
-
-
-@dataclass(frozen=True)
 class EncodedClips:
     """What the frozen encoders make of clips, before any random draw: all of it may be kept from one epoch to the next."""
 
@@ -62,7 +26,49 @@ class EncodedClips:
 
     def to(self, device: torch.device | str) -> EncodedClips:
         """The same, on a device."""
-        return EncodedClips(self.mean_BTCHW.to(device), self.logvar_BTCHW.to(device), self.embeddings_BLD.to(device))
+        return EncodedClips(*(tensor.to(device) for tensor in vars(self).values()))
+
+    def pin_memory(self) -> EncodedClips:
+        """The same, in page-locked memory."""
+        return EncodedClips(*(tensor.pin_memory() for tensor in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Training clips as the data stream hands them out."""
+
+    pixels_BTCHW: Tensor
+    """fp32 RGB in [-1, 1]; the first frame alone (T = 1) where `encoded` holds the rest."""
+    fps_B: Tensor
+    """fp32 frames per second at which the frames were taken (not the file's rate)."""
+    motion_bucket_B: Tensor
+    """fp32 in [0, 255]."""
+    keys_B: tuple[str, ...]
+    """Clip keys, with everything that chose the pixels (window, flip): equal keys mean equal pixels."""
+    positions_B: tuple[int, ...]
+    """Global position in the stream; the key of every random draw."""
+    captions_B: tuple[str, ...] = ()
+    """Empty strings where clips have none, or none were asked for."""
+    encoded: EncodedClips | None = None
+    """What a cache on disk kept of the clips."""
+
+    def to(self, device: torch.device | str) -> ClipBatch:
+        """The same batch with its tensors on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("pixels_BTCHW", "fps_B", "motion_bucket_B")}
+        return replace(self, **moved, encoded=self.encoded and self.encoded.to(device))
+
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory: what DataLoader(pin_memory=True) calls."""
+        pinned = {name: getattr(self, name).pin_memory() for name in ("pixels_BTCHW", "fps_B", "motion_bucket_B")}
+        return replace(self, **pinned, encoded=self.encoded and self.encoded.pin_memory())
+
+
+class Conditions(Protocol):
+    """What a denoiser is told besides the noisy latents. Each family has its own frozen dataclass."""
+
+    def dropped(self, drop_B: Tensor) -> Self:
+        """The unconditional branch of the family's sampler for the clips where bool drop_B [B] is true."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -196,12 +196,20 @@ def test_each_recipe_takes_a_step_on_the_packaged_model(words: list[str], tmp_pa
 @WITH_NANO
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="needs the real clips")
-def test_a_fit_runs_on_shards_of_real_clips(tmp_path: Path) -> None:
+def test_a_fit_runs_on_shards_of_real_clips(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shards, run = tmp_path / "shards", tmp_path / "run"
     options = ["fps=10", "short_side=64", "seconds=2", "workers=1"]
-    assert main(["prepare", f"source={REAL_CLIPS}", f"out={tmp_path / 'shards'}", *options]) == 0
-    assert main(["inspect", f"source={tmp_path / 'shards'}", f"out={tmp_path / 'page.html'}"]) == 0
+    assert main(["prepare", f"source={REAL_CLIPS}", f"out={shards}", *options]) == 0
+    before = {path: path.read_bytes() for path in shards.rglob("*") if path.is_file()}
+    capfd.readouterr()
+    assert main(["prepare", f"source={shards}", f"out={tmp_path / 'again'}", *options]) == 0
+    assert "is a prepared dataset already" in capfd.readouterr().out
+    assert main(["prepare", f"source={REAL_CLIPS}", f"out={shards}", *options]) == 0
+    assert before == {path: path.read_bytes() for path in shards.rglob("*") if path.is_file()}
+    assert not (tmp_path / "again").exists()
+    assert main(["inspect", f"source={shards}", f"out={tmp_path / 'page.html'}"]) == 0
     assert "</html>" in (tmp_path / "page.html").read_text()
-    run = tmp_path / "run"
-    words = ["config=style_lora", f"data.source={tmp_path / 'shards'}", "data.fps=10", *ONE_STEP, f"run_dir={run}"]
-    assert main(["fit", *words]) == 0
+    words = ["config=style_lora", f"data.source={shards}", "data.fps=10", f"data.cache_dir={tmp_path / 'latents'}"]
+    assert main(["cache", *words, "data.windows=2"]) == 0
+    assert main(["fit", *words, "data.windows=2", "data.cache=disk", *ONE_STEP, f"run_dir={run}"]) == 0
     assert (run / "adapter" / "adapter_model.safetensors").is_file()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from svdtrain.adapters.inject import adapter_parameters, lora_config
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import is_first_rank
+from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.reporting.run_record import RunRecord, newest_run
 from svdtrain.training import build
 from svdtrain.training.callbacks.average import WeightAverage
@@ -29,22 +28,26 @@ from svdtrain.training.callbacks.save import SaveCheckpoints
 from svdtrain.training.callbacks.stop import GracefulStop
 from svdtrain.training.callbacks.validate import SigmaGridValidation
 from svdtrain.training.checkpoint import checkpoints, step_of
+from svdtrain.training.latents import find_latents
 from svdtrain.training.loggers import build_loggers
 
 if TYPE_CHECKING:
     from svdtrain.config.schema import FitConfig
+    from svdtrain.data.datamodule import ClipDataModule
     from svdtrain.families.protocol import ModelFamily
 
 
 def run(config: FitConfig, overrides: list[str]) -> int:
     """Train, look, save; the exit code is 143 or 130 after a stop by signal."""
     console = Console(quiet=not is_first_rank())
-    _quiet()
+    quiet_packages()
     data = build.build_data(config)
     data.setup("fit")
     family = build_family(config.model)
     base_fingerprint = fingerprint(family.denoiser)
     module = build.build_module(config, family)
+    data.stream.latents = find_latents(config, family, data.stream)
+    module.encoded_ahead = data.stream.latents is not None
     record, checkpoint = _open_run(config, overrides)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
     record.update(state="running")
@@ -71,13 +74,7 @@ def run(config: FitConfig, overrides: list[str]) -> int:
         config, loggers, [StreamPosition(data), stop, progress, average, validation, samples, save]
     )
 
-    trained = sum(p.numel() for p in family.denoiser.parameters() if p.requires_grad)
-    summary = data.describe()
-    console.print(
-        f"{config.name}: {config.model.name} ({config.model.licence}), {trained:,} trained parameters; "
-        f"{summary.train_clips} clips and {summary.held_out_clips} held out"
-    )
-    console.print(f"run folder {record.run_dir}", highlight=False)
+    _introduce(console, config, family, data, record)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
     except BaseException:  # a resume that was refused leaves the run as it was
@@ -88,11 +85,29 @@ def run(config: FitConfig, overrides: list[str]) -> int:
         step=trainer.global_step,
         speed=progress.summary(module),
         validation_ratios=validation.ratios,
-        dataset=asdict(summary),
+        dataset=asdict(data.describe()),
         bad_samples=dict(data.bad_samples.reasons),
     )
     _tell(console, config, record, validation, stop)
     return stop.exit_code or 0
+
+
+def _introduce(
+    console: Console, config: FitConfig, family: ModelFamily, data: ClipDataModule, record: RunRecord
+) -> None:
+    trained = sum(p.numel() for p in family.denoiser.parameters() if p.requires_grad)
+    summary = data.describe()
+    clips = (
+        "clips as they come (not exactly resumable)" if summary.train_clips is None else f"{summary.train_clips} clips"
+    )
+    console.print(
+        f"{config.name}: {config.model.name} ({config.model.licence}), {trained:,} trained parameters; "
+        f"{clips} and {summary.held_out_clips} held out",
+        soft_wrap=True,
+    )
+    if latents := data.stream.latents:
+        console.print(f"encoded before, in {latents.folder}", highlight=False, soft_wrap=True)
+    console.print(f"run folder {record.run_dir}", highlight=False)
 
 
 def _open_run(config: FitConfig, overrides: list[str]) -> tuple[RunRecord, Path | None]:
@@ -157,10 +172,3 @@ def _tell(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _quiet() -> None:
-    """Lightning and diffusers tell nothing that our own lines do not."""
-    for name in ("pytorch_lightning", "lightning_fabric", "diffusers", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.optim.lr_scheduler")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from svdtrain.families.build import build_family
 from svdtrain.families.protocol import Request
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
+from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.generation.images import find_images, read_image
 from svdtrain.generation.sheets import contact_sheet, write_png
 from svdtrain.generation.video_files import write_mp4
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 def run(config: GenerateConfig, overrides: list[str]) -> None:  # noqa: ARG001
     """One video per picture and seed, and a contact sheet of them all."""
     console = Console()
-    for name in ("diffusers", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_packages()
     adapters = [] if config.base_only else _listed(config.adapter)
     strengths = _strengths(config.strength, len(adapters))
     for adapter in adapters:

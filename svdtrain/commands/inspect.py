@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import svdtrain
 from svdtrain.data.isolation import DecodeChild
 from svdtrain.foundation.errors import DataError, SystemFault, UsageError
 from svdtrain.foundation.files import write_atomic
+from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.preparation import sections
 from svdtrain.preparation.advice import Wanted, advise
 from svdtrain.preparation.duplicates import groups
@@ -39,7 +39,7 @@ ACROSS = 14
 def run(config: InspectConfig, overrides: list[str]) -> None:
     """Look at headers, then at a sample of clips, then at the first batch; write the page."""
     console = Console()
-    logging.getLogger("libav").setLevel(logging.CRITICAL)
+    quiet_packages()
     out = Path(config.out).expanduser()
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
         raise UsageError(f"out={config.out}: the page is an html file", "out=page.html")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.preparation.job import prepare
 
 if TYPE_CHECKING:
@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 
 def run(config: PrepareConfig, overrides: list[str]) -> None:  # noqa: ARG001
     """Prepare, and say in one line what became of every source."""
-    logging.getLogger("libav").setLevel(logging.CRITICAL)
+    quiet_packages()
     console = Console()
     console.print(prepare(config, console), highlight=False, soft_wrap=True)

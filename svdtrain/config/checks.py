@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from svdtrain.config.schema import FitConfig, GenerateConfig, ModelConfig, PrepareConfig
+from svdtrain.config.schema import CacheConfig, FitConfig, GenerateConfig, PrepareConfig, SourceConfig
 from svdtrain.foundation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from svdtrain.config.schema import NoiseLevels
+    from svdtrain.config.schema import DataConfig, ModelConfig, NoiseLevels
 
 
 def refuse_contradictions(config: BaseModel) -> None:
@@ -20,6 +20,8 @@ def refuse_contradictions(config: BaseModel) -> None:
     if isinstance(config, FitConfig):
         _check_model(config.model)
         _check_fit(config)
+    if isinstance(config, CacheConfig) and config.data.order == "stream":
+        raise UsageError("data.order: stream lists no clips, and cache encodes every one", "data.order=exact")
     if isinstance(config, GenerateConfig):
         _check_model(config.model)
         _check_generate(config)
@@ -65,6 +67,7 @@ def _check_levels(key: str, levels: NoiseLevels) -> None:
 def _check_fit(config: FitConfig) -> None:
     if not config.data.source:
         raise UsageError("data.source: is not set", "data.source=FOLDER of shards, or a recipe: config=style_lora")
+    _check_streaming(config.data)
     warmup, steps = config.optimizer.warmup_steps, config.trainer.max_steps
     if warmup >= steps:
         raise UsageError(
@@ -73,6 +76,16 @@ def _check_fit(config: FitConfig) -> None:
         )
     if config.trainer.precision == "16-mixed" and config.trainer.device == "cpu":
         raise UsageError("trainer.precision: 16-mixed needs a GPU, and trainer.device is cpu", "trainer.precision=auto")
+
+
+def _check_streaming(data: DataConfig) -> None:
+    """What wants a list of all clips."""
+    if data.order == "exact":
+        return
+    mixed = isinstance(data.source, list) and any(isinstance(one, SourceConfig) for one in data.source)
+    wants = {"buckets": data.buckets, "cache": data.cache == "disk", "source: weights": mixed}
+    if broken := next((name for name, wanted in wants.items() if wanted), None):
+        raise UsageError(f"data.{broken}: wants every clip listed, and data.order is stream", "data.order=exact")
 
 
 def _check_generate(config: GenerateConfig) -> None:

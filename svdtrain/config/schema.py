@@ -66,12 +66,22 @@ class DataConfig(Strict):
     batch_size: Positive
     workers: Annotated[int, Field(ge=0, le=256)]
     horizontal_flip: bool
-    cache: Literal["memory", "none"]
-    """memory: each clip is encoded once and its posterior is kept."""
+    cache: Literal["auto", "disk", "memory", "none"]
+    """disk: encodings come from where `cache` has put them; memory: what was encoded is kept, up to 2 GiB; auto: disk where
+    there is one of these very settings, else memory; none: every clip is encoded each time."""
+    cache_dir: str | None = None
+    """Where that is; null: a folder of ~/.cache/svdtrain/latents, named by the model and the source."""
+    cache_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Of the encodings on disk."""
+    windows: Positive | None = None
+    """Places in a clip where its window may start, evenly spread; null: wherever it fits. A cache on disk holds them all."""
     buckets: bool = False
     """Each clip at the size and length that prepare assigned, one bucket to a batch; false: all at the model's."""
     stills: bool = False
     """Pictures are clips of one frame, in batches of their own; false: they are left out."""
+    order: Literal["exact", "stream"] = "exact"
+    """exact: every clip is listed first, and the order is a pure function of the seed; stream: shards are read as they come,
+    which starts at once with any number of unindexed shards, and cannot be resumed exactly."""
     shuffle_shards: Positive = 16
     """Clips are shuffled within so many shards at a time: memory and disk hold no more of them."""
     on_bad_sample: Literal["fail", "skip"] = "fail"
@@ -177,6 +187,13 @@ class FitConfig(Strict):
     trainer: TrainerConfig
     validation: ValidationConfig
     logger: LoggerConfig
+
+
+class CacheConfig(FitConfig):
+    """`python -m svdtrain cache`: the settings of the fit that is to follow."""
+
+    part: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None
+    """i/n: only every n-th shard from the i-th on, for array jobs and several GPUs."""
 
 
 class GenerateConfig(Strict):

@@ -26,6 +26,8 @@ class Sampling:
     """None: what the clip's metadata says."""
     captions: bool = False
     """Whether batches carry them."""
+    windows: int | None = None
+    """Places in a clip where its window may start; None: wherever it fits."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -31,6 +32,12 @@ class Shard:
         """Its dataset folder's name and its own, without the ending: what tells it from other shards."""
         folders, _, name = str(self).replace("\\", "/").removesuffix(".tar").rpartition("/")
         return f"{folders.removesuffix('/shards').rpartition('/')[2]}/{name}"
+
+    def changed(self) -> str:
+        """A mark that is another once its content is another: what a server says of it, or when the file was changed."""
+        if self.remote:
+            return self.remote.sha256 or self.remote.version
+        return str(self.path.stat().st_mtime_ns)
 
     def open(self) -> IO[bytes]:
         """Open for reading. OSError for a local file that is not there, DataError for one that cannot be fetched."""
@@ -89,8 +96,12 @@ class Clip:
         return bool(self.verified and self.frames and self.fps and self.picture)
 
     def read(self) -> bytes:
-        """The encoded video. Each call opens the shard afresh, so clips may be read from any process."""
-        return self._read(Place(self.offset, self.size))
+        """The encoded video, as its index knows it. Each call opens the shard afresh: from any process, at any time."""
+        data = self._read(Place(self.offset, self.size))
+        if self.sha256 and hashlib.sha256(data).hexdigest() != self.sha256:
+            message = f"{self.name} is damaged: its bytes are not those that its index lists"
+            raise DataError(message, "copy or prepare the dataset again", "damaged")
+        return data
 
     def read_caption(self) -> str:
         """The caption, "" when there is none. DataError for one that is no UTF-8 or longer than 1 MB."""

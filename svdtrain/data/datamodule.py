@@ -63,6 +63,7 @@ class ClipDataModule(pl.LightningDataModule):
         allow_change: bool = False,
         cache: ShardCache | None = None,
         deadline: float | None = None,
+        windows: int | None = None,
     ) -> None:
         """batch_size clips per rank; fps None: each clip's own; motion_bucket None: what each clip's metadata says.
 
@@ -73,7 +74,7 @@ class ClipDataModule(pl.LightningDataModule):
         """
         super().__init__()
         self.source, self.seed, self.horizontal_flip = source, seed, horizontal_flip
-        self.sampling = Sampling(frames, height, width, fps, motion_bucket, captions)
+        self.sampling = Sampling(frames, height, width, fps, motion_bucket, captions, windows)
         self.batch_size, self.workers, self.max_batches = batch_size, workers, max_batches
         self.shuffle_shards, self.buckets, self.multiple = shuffle_shards, buckets, multiple
         self.stills, self.verify, self.allow_change, self.cache = stills or frames == 1, verify, allow_change, cache

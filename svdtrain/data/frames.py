@@ -25,12 +25,26 @@ class Window:
     """Frames per second at which they are taken."""
 
 
-def choose_times(info: VideoInfo, frames: int, fps: float | None, place: float, name: str) -> Window:
+def choose_times(
+    info: VideoInfo, frames: int, fps: float | None, place: float, name: str, windows: int | None = None
+) -> Window:
     """The frames nearest to `frames` moments, 1/fps apart. fps None: the video's own (mean) rate.
 
-    The window starts on one of the frames from which it fits into the video; place in [0, 1] says which. DataError with
-    the numbers when none does, or when the video has fewer frames per second than asked: frames would repeat.
+    The window starts on one of the frames from which it fits into the video; place in [0, 1] says which. `windows`: on
+    one of so many of them. DataError with the numbers when it fits nowhere, or when the video has fewer frames per
+    second than asked: frames would repeat.
     """
+    firsts_K = _firsts(info, frames, fps, name, windows)
+    return _window(info, frames, fps, int(firsts_K[min(int(place * len(firsts_K)), len(firsts_K) - 1)]))
+
+
+def all_windows(info: VideoInfo, frames: int, fps: float | None, name: str, windows: int | None = None) -> list[Window]:
+    """Every window that `choose_times` may answer with, from the first on; as many places in [0, 1] lead to each."""
+    return [_window(info, frames, fps, first) for first in _firsts(info, frames, fps, name, windows).tolist()]
+
+
+def _firsts(info: VideoInfo, frames: int, fps: float | None, name: str, windows: int | None) -> np.ndarray:
+    """The frames on which windows may start, ascending."""
     rate = fps or info.fps
     own = 1 / info.fps
     span = (frames - 1) / rate
@@ -47,9 +61,12 @@ def choose_times(info: VideoInfo, frames: int, fps: float | None, place: float, 
             f"set data.fps={info.fps:.4g} or lower, or data.fps=null for each clip's own rate",
             "low_fps",
         )
-    times_T = info.times_T
-    starts = max(1, int(np.searchsorted(times_T, info.duration + own / 4 - span, side="right")))
-    first = min(int(place * starts), starts - 1)
+    starts = max(1, int(np.searchsorted(info.times_T, info.duration + own / 4 - span, side="right")))
+    return np.linspace(0, starts - 1, min(starts, windows or starts)).round().astype(np.int64)
+
+
+def _window(info: VideoInfo, frames: int, fps: float | None, first: int) -> Window:
+    times_T, rate = info.times_T, fps or info.fps
     moments_T = times_T[first] + np.arange(frames) / rate
     after_T = np.searchsorted(times_T, moments_T).clip(0, info.frames - 1)
     before_T = np.maximum(after_T - 1, 0)

@@ -1,6 +1,6 @@
 """Encodings of clips on disk: tars of safetensors, one per data shard, beside the recipe that made them.
 
-A clip is encoded once for all of its windows: rows are frames, and a window takes the rows of its frames.
+A clip is encoded once for all of its windows: where frames are encoded each by itself, windows share their rows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -20,12 +20,15 @@ from svdtrain.foundation.errors import DataError, SystemFault
 from svdtrain.foundation.files import replacing, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from torch import Tensor
 
+    from svdtrain.data.clip import Clip
+
 RECIPE, INDEX = "recipe.json", "{}.latents.idx.jsonl"
+ENCODED = ("mean_RCHW", "logvar_RCHW", "embeddings_KLD")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -35,45 +38,69 @@ class CacheRecipe:
 
     model: str
     encoders: str
-    """Hash of the frozen encoders' weights."""
-    dataset: str
-    """Fingerprint of the manifest."""
+    """Fingerprint of the frozen encoders' weights."""
     frames: int
     height: int
     width: int
+    buckets: bool
+    """Clips at the sizes that preparation assigned, instead of these."""
     fps: float | None
-    windows: int
-    """Places in a clip where a training window may start."""
+    windows: int | None
+    """Places in a clip where a training window may start; None: wherever it fits."""
     flip: bool
     """Mirrored clips are encoded as well: a mirrored latent is not the latent of the mirrored clip."""
+    captions: bool
     dtype: str
     format: int = 1
+
+    def entry_id(self, clip: Clip, *, flip: bool) -> str:
+        """sha256 over this recipe and the clip: by its own sha256, or else its place in a shard as it was last changed."""
+        content = clip.sha256 or [clip.shard.label, clip.shard.changed(), clip.key, clip.offset, clip.size]
+        bucket, caption = clip.bucket if self.buckets else None, clip.read_caption() if self.captions else ""
+        what = [asdict(self), content, bucket, caption, flip]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class CachedWindow(NamedTuple):
+    """One training window of a clip; encodings in fp32."""
+
+    start: float
+    """Seconds from the clip's first frame."""
+    fps: float
+    image_CHW: Tensor
+    """uint8, the first frame."""
+    mean_TCHW: Tensor
+    logvar_TCHW: Tensor
+    embedding_LD: Tensor
 
 
 @dataclass(frozen=True)
 class LatentEntry:
     """One clip (or its mirror image) as the frozen encoders see it."""
 
-    frames_F: Tensor
-    """int64, the clip's frames that any window takes, ascending."""
-    mean_FCHW: Tensor
-    """Of the VAE's posterior, in its own scale."""
-    logvar_FCHW: Tensor
+    mean_RCHW: Tensor
+    """Of the VAE's posterior, in its own scale: R latent frames."""
+    logvar_RCHW: Tensor
+    rows_KT: Tensor
+    """int64, the latent frames of each window."""
     starts_K: Tensor
-    """int64, the frames that windows begin with."""
+    """float64 seconds at which windows begin, ascending."""
+    fps: Tensor
+    """float64 [1], the rate at which frames are taken."""
     images_KCHW: Tensor
-    """uint8 pixels of those frames: the noise-augmented condition is encoded afresh at every step."""
+    """uint8 first frames of the windows: the noise-augmented condition is encoded afresh at every step."""
     embeddings_KLD: Tensor
     """Of those frames, by the condition encoder."""
 
-    def window(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(mean [T, C, H, W], logvar, first frame uint8 [3, H, W], embedding [L, D]) of a window, in fp32."""
-        rows_T = torch.searchsorted(self.frames_F, torch.tensor(indices))
-        assert torch.equal(self.frames_F[rows_T.clamp(max=len(self.frames_F) - 1)], torch.tensor(indices)), indices
-        [[start]] = (self.starts_K == indices[0]).nonzero().tolist()
-        parts = self.mean_FCHW[rows_T], self.logvar_FCHW[rows_T], self.embeddings_KLD[start]
+    def window(self, place: float) -> CachedWindow:
+        """The window that `place` in [0, 1] leads to: the very one that choose_times answers with."""
+        k = min(int(place * len(self.starts_K)), len(self.starts_K) - 1)
+        rows_T = self.rows_KT[k]
+        parts = self.mean_RCHW[rows_T], self.logvar_RCHW[rows_T], self.embeddings_KLD[k]
         mean_TCHW, logvar_TCHW, embedding_LD = (part.float() for part in parts)
-        return mean_TCHW, logvar_TCHW, self.images_KCHW[start], embedding_LD
+        return CachedWindow(
+            float(self.starts_K[k]), float(self.fps), self.images_KCHW[k], mean_TCHW, logvar_TCHW, embedding_LD
+        )
 
 
 class LatentCache:
@@ -83,6 +110,9 @@ class LatentCache:
         """Make the folder or open it. DataError says field by field how another recipe's cache differs."""
         self.folder, self.recipe = folder, recipe
         self.places: dict[str, tuple[str, int, int, str]] = {}
+        """Entry id -> (tar, offset, size, sha256)."""
+        self.refused: dict[str, tuple[str, str]] = {}
+        """Entry id -> (reason, message) of a clip that could not be used."""
         file = folder / RECIPE
         if not file.exists():
             write_atomic(file, json.dumps(asdict(recipe), indent=2) + "\n")
@@ -102,18 +132,20 @@ class LatentCache:
             self._read_index(index)
 
     def __contains__(self, key: str) -> bool:
-        """Whether an entry is here."""
-        return key in self.places
+        """Whether an entry is here, or it is known that there is none."""
+        return key in self.places or key in self.refused
 
-    def done(self, shard: str) -> bool:
-        """Whether a data shard's entries are all here: its index is written last."""
-        return (self.folder / INDEX.format(shard)).exists()
+    def write_shard(self, shard: str, entries: Iterable[tuple[str, LatentEntry | DataError]]) -> int:
+        """All entries of one data shard; returns how many. Appears whole or not at all, the same bytes each time.
 
-    def write_shard(self, shard: str, entries: Iterable[tuple[str, LatentEntry]]) -> int:
-        """All entries of one data shard; returns how many. Appears whole or not at all, the same bytes each time."""
+        Instead of an entry: why there is none.
+        """
         tar_path, rows = self.folder / f"{shard}.latents.tar", list[str]()
         with replacing(tar_path) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
             for number, (key, entry) in enumerate(entries):
+                if isinstance(entry, DataError):
+                    rows.append(json.dumps({"key": key, "reason": entry.reason, "refused": entry.message}))
+                    continue
                 content = _to_bytes(entry, DTYPES[self.recipe.dtype])
                 member = tarfile.TarInfo(f"{number:06d}.latent.safetensors")
                 member.size = len(content)
@@ -127,7 +159,15 @@ class LatentCache:
         return len(rows)
 
     def read(self, key: str) -> LatentEntry:
-        """An entry, checked. DataError names the file when it is damaged or holds what no encoder gives."""
+        """An entry, checked. DataError names the file when it is damaged or holds what no encoder gives.
+
+        Also for a clip that could not be used, and for one that is not here.
+        """
+        if key in self.refused:
+            reason, message = self.refused[key]
+            raise DataError(message, "remove the clip, or data.on_bad_sample=skip", reason)
+        if key not in self.places:
+            raise DataError(f"the cache {self.folder} has no entry '{key}'", "python -m svdtrain cache makes it")
         file, offset, size, digest = self.places[key]
         path = self.folder / file
         try:
@@ -141,7 +181,7 @@ class LatentCache:
         if hashlib.sha256(content).hexdigest() != digest:
             raise DataError(f"{path} is damaged: the entry '{key}' has changed", f"delete {path}, and it is made again")
         entry = LatentEntry(**load_tensors(content))
-        for name in ("mean_FCHW", "logvar_FCHW", "embeddings_KLD"):
+        for name in ENCODED:
             if not bool(torch.isfinite(getattr(entry, name)).all()):
                 raise DataError(f"{path}: {name} of '{key}' is not finite", f"delete {path}; data.cache_dtype=float32")
         return entry
@@ -149,17 +189,18 @@ class LatentCache:
     def _read_index(self, index: Path) -> None:
         tar = index.name.removesuffix(".idx.jsonl") + ".tar"
         try:
-            rows = [json.loads(line) for line in index.read_text().splitlines()]
-            self.places |= {row["key"]: (tar, row["offset"], row["size"], row["sha256"]) for row in rows}
+            rows: list[dict[str, Any]] = [json.loads(line) for line in index.read_text().splitlines()]
+            self.refused |= {row["key"]: (row["reason"], row["refused"]) for row in rows if "refused" in row}
+            kept = [row for row in rows if "refused" not in row]
+            self.places |= {row["key"]: (tar, row["offset"], row["size"], row["sha256"]) for row in kept}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{index} cannot be read: {error}", f"delete {index}, and it is made again") from error
 
 
 def _to_bytes(entry: LatentEntry, dtype: torch.dtype) -> bytes:
     tensors: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in vars(entry).items()}
-    for name in ("mean_FCHW", "logvar_FCHW", "embeddings_KLD"):
+    for name in ENCODED:
         tensors[name] = tensors[name].to(dtype)
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not bool(torch.isfinite(tensors[name]).all()):
             raise SystemFault(f"{name} is not finite as {dtype}", "data.cache_dtype=float32")
     return save_tensors(tensors)

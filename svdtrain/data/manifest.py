@@ -44,12 +44,13 @@ Source = str | list[str] | list[WeightedSource]
 class Summary:
     """A dataset in a few numbers."""
 
-    train_clips: int
+    train_clips: int | None
+    """None, here and below: nobody has listed them."""
     held_out_clips: int
-    train_sources: int
+    train_sources: int | None
     held_out_sources: int
     shards: int
-    bytes: int
+    bytes: int | None
     fingerprint: str
 
 
@@ -63,6 +64,8 @@ class Manifest:
     """Of each entry of data.source."""
     sha256: tuple[str, ...] = ()
     """Of each shard, where a manifest knows it."""
+    streamed: int = 0
+    """Shards to train on, where `train` lists the clips of one of them only."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -70,7 +73,7 @@ class Manifest:
 
         Where the shards lie does not matter.
         """
-        digest = hashlib.sha256(repr((self.sha256, self.weights)).encode())
+        digest = hashlib.sha256(repr((self.sha256, self.weights, self.streamed)[: 3 if self.streamed else 2]).encode())
         for split, clips in (("train", self.train), ("held_out", self.held_out)):
             digest.update(f"{split} {len(clips)}\n".encode())
             for key in clips.every_key():
@@ -127,6 +130,14 @@ def read_manifest(
     sums = tuple(shard.entry.sha256 for shard in listed if shard.entry)
     weights = tuple(entry.weight for entry in entries)
     return Manifest(table.where(~held_out_N), table.where(held_out_N), weights, sums)
+
+
+def read_shards(listed: Sequence[ListedShard], *, stills: bool) -> ClipTable:
+    """The clips of some shards, looked through now."""
+    builder = TableBuilder()
+    for one in listed:
+        builder.add(one.shard, _rows(one, stills=stills, full=False), size=one.entry and one.entry.bytes, stills=stills)
+    return builder.table()
 
 
 def held_out_sources(sources: Iterable[str]) -> set[str]:

@@ -16,10 +16,10 @@ from svdtrain.data.buckets import Lanes, Sampling
 from svdtrain.data.decoding import decode_frames, probe, verified_info
 from svdtrain.data.frames import Window, choose_times
 from svdtrain.data.stills import decode_still
-from svdtrain.data.transforms import cover_size, to_pixels
+from svdtrain.data.transforms import cover_size, to_pixels, to_unit
 from svdtrain.foundation.errors import DataError
 from svdtrain.foundation.seeding import generator, key_to_seed
-from svdtrain.types import ClipBatch
+from svdtrain.types import ClipBatch, EncodedClips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from svdtrain.data.clip import Clip
     from svdtrain.data.decoding import VideoInfo
     from svdtrain.data.isolation import DecodeChild
+    from svdtrain.data.latent_cache import LatentCache
     from svdtrain.data.order import BatchOrder
     from svdtrain.data.table import ClipTable
 
@@ -47,11 +48,13 @@ class Item(NamedTuple):
     """One clip, ready for a batch."""
 
     pixels_TCHW: Tensor
+    """Of the first frame alone, where `encoded` holds (mean, logvar, embedding)."""
     fps: float
     motion_bucket: float
     key: str
     position: int
     caption: str
+    encoded: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 class Loaded(NamedTuple):
@@ -81,15 +84,32 @@ def load_item(
     else:
         info = look_at(clip, data, child)
         decode = child.decode_frames if child and not clip.known else decode_frames
-        window = choose_times(info, sampling.frames, sampling.fps, place, clip.name)
+        window = choose_times(info, sampling.frames, sampling.fps, place, clip.name, sampling.windows)
         size = cover_size(info.height, info.width, sampling.height, sampling.width)
         frames_THWC = decode(data, window.indices, clip.name, info, size=size)
+    pixels_TCHW = to_pixels(frames_THWC, sampling.height, sampling.width, flip=flip)
+    return _item(clip, sampling, position, pixels_TCHW, window.fps, window.start, flip=flip)
+
+
+def load_encoded(
+    clip: Clip, sampling: Sampling, position: int, latents: LatentCache, *, place: float = 0.0, flip: bool = False
+) -> Item:
+    """The same clip from a cache, without its video."""
+    window = latents.read(latents.recipe.entry_id(clip, flip=flip)).window(place)
+    pixels_TCHW = to_unit(window.image_CHW[None])
+    item = _item(clip, sampling, position, pixels_TCHW, window.fps, window.start, flip=flip)
+    return item._replace(encoded=(window.mean_TCHW, window.logvar_TCHW, window.embedding_LD))
+
+
+def _item(
+    clip: Clip, sampling: Sampling, position: int, pixels_TCHW: Tensor, fps: float, start: float, *, flip: bool
+) -> Item:
     own_bucket = MOTION_BUCKET if clip.motion_bucket_id is None else clip.motion_bucket_id
     return Item(
-        pixels_TCHW=to_pixels(frames_THWC, sampling.height, sampling.width, flip=flip),
-        fps=window.fps,
+        pixels_TCHW=pixels_TCHW,
+        fps=fps,
         motion_bucket=own_bucket if sampling.motion_bucket is None else sampling.motion_bucket,
-        key=f"{clip.key}@start={window.start:.4f},flip={flip:d}",
+        key=f"{clip.key}@start={start:.4f},flip={flip:d}",
         position=position,
         caption=clip.read_caption() if sampling.captions else "",
     )
@@ -124,6 +144,8 @@ class ClipStream(Dataset[Item]):
         self.child = child
         self.seconds_by_worker = torch.zeros(max(1, workers), dtype=torch.float64).share_memory_()
         """Time spent on clips so far, by each worker."""
+        self.latents: LatentCache | None = None
+        """Where encodings are taken from, instead of videos."""
 
     def __len__(self) -> int:
         """Clips of one epoch; positions go on after them."""
@@ -131,15 +153,8 @@ class ClipStream(Dataset[Item]):
 
     def __getitem__(self, slot: Slot) -> Item:
         """The clip of a slot, its window and flip drawn by (seed, position) alone."""
-        start = time.perf_counter()
-        clip, sampling = self.clips[slot.clip], self.lanes.samplings[self.lanes.lane_N[slot.clip]]
-        place = float(torch.rand((), generator=generator(self.seed, "window", slot.position), dtype=torch.float64))
-        heads = float(torch.rand((), generator=generator(self.seed, "flip", slot.position))) < 0.5
-        try:
-            return load_item(clip, sampling, slot.position, place=place, flip=self.flip and heads, child=self.child)
-        finally:
-            worker = get_worker_info()
-            self.seconds_by_worker[worker.id if worker else 0] += time.perf_counter() - start
+        sampling = self.lanes.samplings[self.lanes.lane_N[slot.clip]]
+        return load_drawn(self, self.clips[slot.clip], sampling, slot.position)
 
     def __getitems__(self, slots: list[Slot]) -> Loaded | DataError:
         """A batch. An error is returned, not raised: a worker would turn it into a page of traceback."""
@@ -171,6 +186,20 @@ class ClipStream(Dataset[Item]):
         raise DataError(message, "look at the dataset: python -m svdtrain inspect DATASET")
 
 
+def load_drawn(stream: ClipStream, clip: Clip, sampling: Sampling, position: int) -> Item:
+    """A clip with its window and flip drawn by (seed, position) alone."""
+    start = time.perf_counter()
+    place = float(torch.rand((), generator=generator(stream.seed, "window", position), dtype=torch.float64))
+    flip = stream.flip and float(torch.rand((), generator=generator(stream.seed, "flip", position))) < 0.5
+    try:
+        if stream.latents:
+            return load_encoded(clip, sampling, position, stream.latents, place=place, flip=flip)
+        return load_item(clip, sampling, position, place=place, flip=flip, child=stream.child)
+    finally:
+        worker = get_worker_info()
+        stream.seconds_by_worker[worker.id if worker else 0] += time.perf_counter() - start
+
+
 class GlobalBatches(Sampler[list[Slot]]):
     """One rank's part of each global batch: batch k holds the positions [k * G, (k + 1) * G), cut into a part per rank."""
 
@@ -198,20 +227,23 @@ class ClipLoader(DataLoader[Any]):
 
     def __init__(
         self,
-        stream: ClipStream,
-        batches: GlobalBatches,
+        clips: Dataset[Any],
+        batches: GlobalBatches | None = None,
         *,
         workers: int = 0,
         note: Callable[[Loaded], None] | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
-        """note: called with each batch before it is handed out; options are torch's own."""
+        """batches: of places in `clips`; None: `clips` gives whole batches by itself. note: called with each batch before
+        it is handed out; options are torch's own.
+        """
+        how: dict[str, Any] = {"batch_sampler": batches} if batches else {"batch_size": None}
         super().__init__(
-            stream,
-            batch_sampler=batches,
+            clips,
             num_workers=workers,
             collate_fn=_as_it_is,
             worker_init_fn=ignore_signals,
+            **how,
             **options,
         )
         self.note = note
@@ -237,6 +269,7 @@ def _as_it_is(loaded: Any) -> Any:  # noqa: ANN401
 
 def to_batch(items: Sequence[Item]) -> ClipBatch:
     """Items of one shape, stacked."""
+    rows = [item.encoded for item in items if item.encoded]
     return ClipBatch(
         pixels_BTCHW=torch.stack([item.pixels_TCHW for item in items]),
         fps_B=torch.tensor([item.fps for item in items], dtype=torch.float32),
@@ -244,4 +277,5 @@ def to_batch(items: Sequence[Item]) -> ClipBatch:
         keys_B=tuple(item.key for item in items),
         positions_B=tuple(item.position for item in items),
         captions_B=tuple(item.caption for item in items),
+        encoded=EncodedClips(*(torch.stack(column) for column in zip(*rows, strict=True))) if rows else None,
     )

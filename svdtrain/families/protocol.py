@@ -32,6 +32,8 @@ class FamilySpec:
     """Class names of the denoiser's blocks that gradient checkpointing recomputes."""
     needs_image: bool
     needs_text: bool
+    frames_alone: bool
+    """The VAE encodes each frame by itself, so that windows of a clip share latents."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ class ModelFamily(Protocol):
 
     def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
         """Move all parts; frozen encoders keep the precision they need."""
+        ...
+
+    def encoders(self) -> Mapping[str, nn.Module]:
+        """What `encode_clips` uses: what its answers depend on besides the clips."""
+        ...
+
+    def rest(self) -> None:
+        """Leave to the CPU's memory, from now on, what neither `encode_conditions` nor `denoise` uses; `sample` fetches it."""
         ...
 
     def encode_clips(self, clips: ClipBatch) -> EncodedClips:

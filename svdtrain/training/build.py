@@ -16,6 +16,7 @@ from svdtrain.data.bad_samples import BadSamplePolicy
 from svdtrain.data.datamodule import ClipDataModule
 from svdtrain.data.manifest import WeightedSource
 from svdtrain.data.shard_cache import ShardCache
+from svdtrain.data.streaming import StreamingDataModule
 from svdtrain.families.protocol import Request
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
@@ -48,7 +49,8 @@ def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int,
     assert data.source is not None
     mixed = [WeightedSource(one.source, one.weight) for one in data.source if isinstance(one, SourceConfig)]
     plain = data.source if isinstance(data.source, str) else [one for one in data.source if isinstance(one, str)]
-    return ClipDataModule(
+    module = StreamingDataModule if data.order == "stream" else ClipDataModule
+    return module(
         mixed or plain,
         frames=model.frames,
         height=model.height,
@@ -70,6 +72,7 @@ def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int,
         allow_change=data.allow_change,
         cache=ShardCache.at(data.shard_cache, data.shard_cache_gb),
         deadline=data.decode_deadline,
+        windows=data.windows,
     )
 
 
@@ -122,7 +125,7 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         seed=config.seed,
         clips_per_step=config.data.batch_size * config.trainer.accumulate * config.trainer.devices,
         condition_dropout=config.trainer.condition_dropout,
-        cache=EncodingCache() if config.data.cache == "memory" else None,
+        cache=EncodingCache() if config.data.cache in ("auto", "memory") else None,
         denoiser_dtype=DTYPES[precision],
     )
 

@@ -54,6 +54,8 @@ class FineTuning(pl.LightningModule):
         self.condition_dropout = condition_dropout
         self.cache = cache
         self.denoiser_dtype = denoiser_dtype
+        self.encoded_ahead = False
+        """Every batch comes with its encodings."""
         self.seconds: dict[str, float] = {"encode": 0.0, "denoise": 0.0, "backward": 0.0}
         self.losses: list[tuple[float, float]] = []
         """(sigma, loss) of the clips since the last log."""
@@ -83,7 +85,9 @@ class FineTuning(pl.LightningModule):
     def encode(self, batch: ClipBatch, draws: Draws) -> tuple[Tensor, Conditions]:
         """Latents sampled from their posterior, and conditions; neither needs gradients."""
         with self.timed("encode"), torch.no_grad():
-            encoded = self.cache.get(batch.keys_B, self.device) if self.cache else None
+            encoded = batch.encoded.to(self.device) if batch.encoded else None
+            if encoded is None and self.cache:
+                encoded = self.cache.get(batch.keys_B, self.device)
             if encoded is None:
                 encoded = self.family.encode_clips(batch)
                 if self.cache:
@@ -146,6 +150,11 @@ class FineTuning(pl.LightningModule):
         for name, parameter in self.denoiser.named_parameters():
             if name in trained:  # what is trained stays fp32 over a base of any precision
                 parameter.data = trained[name].to(parameter.device, torch.float32)
+
+    def on_train_start(self) -> None:
+        """The callbacks have encoded and sampled what they wanted."""
+        if self.encoded_ahead:
+            self.family.rest()
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:  # noqa: ARG002
         """Clips stay where they are until they are encoded: most come from the cache."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,31 +10,35 @@ from pathlib import Path
 import pytest
 import torch
 
+from svdtrain.data.clip import Clip, Shard
 from svdtrain.data.latent_cache import CacheRecipe, LatentCache, LatentEntry
 from svdtrain.foundation.errors import DataError, SystemFault
 
 RECIPE = CacheRecipe(
     model="nano",
     encoders="ab12",
-    dataset="cd34",
     frames=3,
     height=16,
     width=24,
+    buckets=False,
     fps=7.0,
     windows=2,
     flip=False,
+    captions=False,
     dtype="float32",
 )
+ROWS = torch.tensor([[0, 1, 2], [1, 2, 3]])
 
 
 def entry(seed: int = 0, *, scale: float = 1.0) -> LatentEntry:
-    """Windows of frames (1, 3, 5) and (3, 5, 8)."""
+    """Two windows that share two of four latent frames."""
     g = torch.Generator().manual_seed(seed)
     return LatentEntry(
-        frames_F=torch.tensor([1, 3, 5, 8]),
-        mean_FCHW=torch.randn(4, 4, 2, 3, generator=g) * scale,
-        logvar_FCHW=torch.randn(4, 4, 2, 3, generator=g),
-        starts_K=torch.tensor([1, 3]),
+        mean_RCHW=torch.randn(4, 4, 2, 3, generator=g) * scale,
+        logvar_RCHW=torch.randn(4, 4, 2, 3, generator=g),
+        rows_KT=ROWS,
+        starts_K=torch.tensor([0.1, 0.3], dtype=torch.float64),
+        fps=torch.tensor([7.0], dtype=torch.float64),
         images_KCHW=torch.randint(0, 256, (2, 3, 16, 24), generator=g, dtype=torch.uint8),
         embeddings_KLD=torch.randn(2, 1, 5, generator=g),
     )
@@ -41,23 +46,25 @@ def entry(seed: int = 0, *, scale: float = 1.0) -> LatentEntry:
 
 def filled(folder: Path, recipe: CacheRecipe = RECIPE) -> LatentCache:
     cache = LatentCache(folder, recipe)
-    assert cache.write_shard("train-000000", [("a", entry(0)), ("b@flip", entry(1))]) == 2
+    bad = DataError("clip 'x' is damaged", reason="damaged")
+    assert cache.write_shard("train-000000", [("a", entry(0)), ("x", bad), ("b@flip", entry(1))]) == 3
     return cache
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("float16", 1e-3), ("bfloat16", 8e-3)])
-def test_a_window_takes_the_rows_of_its_frames(tmp_path: Path, dtype: str, tolerance: float) -> None:
+def test_a_window_takes_its_rows(tmp_path: Path, dtype: str, tolerance: float) -> None:
     recipe = replace(RECIPE, dtype=dtype)
     filled(tmp_path, recipe)
     cache, truth = LatentCache(tmp_path, recipe), entry(1)
-    assert ("b@flip" in cache, "c" in cache) == (True, False)
-    for indices, rows, start in (((1, 3, 5), [0, 1, 2], 0), ((3, 5, 8), [1, 2, 3], 1)):
-        mean, logvar, image, embedding = cache.read("b@flip").window(indices)
-        assert mean.dtype == logvar.dtype == embedding.dtype == torch.float32
-        pairs = (mean, truth.mean_FCHW[rows]), (logvar, truth.logvar_FCHW[rows])
-        for got, wanted in (*pairs, (embedding, truth.embeddings_KLD[start])):
+    assert ("b@flip" in cache, "x" in cache, "c" in cache) == (True, True, False)
+    for place, k in ((0.0, 0), (0.49, 0), (0.5, 1), (1.0, 1)):
+        window = cache.read("b@flip").window(place)
+        assert (window.start, window.fps) == (float(truth.starts_K[k]), 7.0)
+        pairs = (window.mean_TCHW, truth.mean_RCHW[ROWS[k]]), (window.logvar_TCHW, truth.logvar_RCHW[ROWS[k]])
+        for got, wanted in (*pairs, (window.embedding_LD, truth.embeddings_KLD[k])):
+            assert got.dtype == torch.float32
             assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
-        assert torch.equal(image, truth.images_KCHW[start])
+        assert torch.equal(window.image_CHW, truth.images_KCHW[k])
 
 
 def test_equal_entries_give_equal_bytes_and_plain_tars(tmp_path: Path) -> None:
@@ -66,16 +73,15 @@ def test_equal_entries_give_equal_bytes_and_plain_tars(tmp_path: Path) -> None:
     for file in ("train-000000.latents.tar", "train-000000.latents.idx.jsonl", "recipe.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     with tarfile.open(tmp_path / "one" / "train-000000.latents.tar") as tar:
-        assert [member.name for member in tar] == ["000000.latent.safetensors", "000001.latent.safetensors"]
+        assert [member.name for member in tar] == ["000000.latent.safetensors", "000002.latent.safetensors"]
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"encoders": "ef56"}, "encoders was 'ab12', now 'ef56'"),
-        ({"height": 32, "windows": 4}, "height was 16, now 32; windows was 2, now 4"),
+        ({"height": 32, "windows": None}, "height was 16, now 32; windows was 2, now None"),
         ({"dtype": "float16"}, "dtype was 'float32', now 'float16'"),
-        ({"dataset": "0"}, "dataset was 'cd34', now '0'"),
     ],
 )
 def test_a_stale_cache_is_refused_field_by_field(tmp_path: Path, change: dict[str, object], said: str) -> None:
@@ -87,7 +93,29 @@ def test_a_stale_cache_is_refused_field_by_field(tmp_path: Path, change: dict[st
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}, "nothing is deleted"
 
 
-def test_a_shard_that_broke_off_is_not_done(tmp_path: Path) -> None:
+def test_an_entrys_name_is_all_that_decides_it(tmp_path: Path) -> None:
+    path = tmp_path / "train-000000.tar"
+    path.write_bytes(b"one")
+    known = Clip("a", Shard(path), 512, 9, "a", sha256="0" * 64, bucket=(16, 24, 3))
+    one = RECIPE.entry_id(known, flip=False)
+    moved = replace(known, key="b", shard=Shard(tmp_path / "other.tar"), offset=1024)
+    assert RECIPE.entry_id(moved, flip=False) == one, "the same video, wherever it lies"
+    others = [
+        RECIPE.entry_id(known, flip=True),
+        RECIPE.entry_id(replace(known, sha256="1" * 64), flip=False),
+        replace(RECIPE, encoders="other").entry_id(known, flip=False),
+        replace(RECIPE, buckets=True).entry_id(known, flip=False),
+        replace(RECIPE, captions=True).entry_id(replace(known, caption="a cat"), flip=False),
+        replace(RECIPE, captions=True).entry_id(replace(known, caption="a dog"), flip=False),
+    ]
+    unknown = replace(known, sha256=None)
+    others += [RECIPE.entry_id(unknown, flip=False), RECIPE.entry_id(replace(unknown, offset=1), flip=False)]
+    os.utime(path, ns=(1, 1))
+    others += [RECIPE.entry_id(unknown, flip=False)]
+    assert len({one, *others}) == len(others) + 1
+
+
+def test_a_shard_that_broke_off_is_not_there(tmp_path: Path) -> None:
     def breaks() -> object:
         yield "a", entry()
         raise KeyboardInterrupt
@@ -96,9 +124,9 @@ def test_a_shard_that_broke_off_is_not_done(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cache.write_shard("train-000000", breaks())  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
-    assert not LatentCache(tmp_path, RECIPE).done("train-000000")
+    assert "a" not in LatentCache(tmp_path, RECIPE)
     filled(tmp_path)
-    assert LatentCache(tmp_path, RECIPE).done("train-000000")
+    assert "a" in LatentCache(tmp_path, RECIPE)
 
 
 def test_damage_and_nonsense_are_refused_by_name(tmp_path: Path) -> None:
@@ -107,13 +135,18 @@ def test_damage_and_nonsense_are_refused_by_name(tmp_path: Path) -> None:
     content = bytearray(tar.read_bytes())
     content[cache.places["a"][1] + 600] ^= 1
     tar.write_bytes(content)
-    with pytest.raises(DataError, match="train-000000.latents.tar is damaged: the entry 'a' has changed"):
+    with pytest.raises(DataError, match=r"train-000000.latents.tar is damaged: the entry 'a' has changed"):
         cache.read("a")
     cache.read("b@flip")
-    with pytest.raises(SystemFault, match="mean_FCHW is not finite as torch.float16"):
+    with pytest.raises(DataError, match="clip 'x' is damaged") as caught:
+        cache.read("x")
+    assert caught.value.reason == "damaged"
+    with pytest.raises(DataError, match="has no entry 'c'"):
+        cache.read("c")
+    with pytest.raises(SystemFault, match="mean_RCHW is not finite as torch.float16"):
         LatentCache(tmp_path / "half", replace(RECIPE, dtype="float16")).write_shard("s", [("a", entry(scale=1e6))])
-    nan = replace(entry(), logvar_FCHW=torch.full((4, 4, 2, 3), float("nan")))
-    with pytest.raises(SystemFault, match="logvar_FCHW"):
+    nan = replace(entry(), logvar_RCHW=torch.full((4, 4, 2, 3), float("nan")))
+    with pytest.raises(SystemFault, match="logvar_RCHW"):
         LatentCache(tmp_path / "nan", RECIPE).write_shard("s", [("a", nan)])
     (tmp_path / "train-000000.latents.idx.jsonl").write_text('{"key": 1')
     with pytest.raises(DataError, match=r"idx\.jsonl cannot be read"):

@@ -30,11 +30,15 @@ _SEED = 20_260_101
 
 @torch.no_grad()
 def losses_on_grid(family: ModelFamily, clips: Sequence[ClipBatch], sigmas: Sequence[float]) -> list[float]:
-    """Mean loss per sigma over clips (batches of one), without condition dropout; noise keyed by clip and sigma."""
+    """Mean loss per sigma over clips (batches of one), without condition dropout; noise keyed by clip and sigma.
+
+    Clips that come with their encodings are not encoded again.
+    """
     totals = [0.0] * len(sigmas)
     for clip in clips:
-        draws = Draws(_SEED, clip.keys_B, device=next(family.denoiser.parameters()).device)
-        encoded = family.encode_clips(clip)
+        device = next(family.denoiser.parameters()).device
+        draws = Draws(_SEED, clip.keys_B, device=device)
+        encoded = clip.encoded.to(device) if clip.encoded else family.encode_clips(clip)
         latents_BTCHW = family.posterior(encoded).mean_BTCHW
         conditions = family.encode_conditions(clip, encoded, draws)
         for index, sigma in enumerate(sigmas):
@@ -56,7 +60,11 @@ class SigmaGridValidation(Callback):
         self.last_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
-        """The base's losses: an adapter starts as the identity."""
+        """The base's losses: an adapter starts as the identity. Clips are encoded once for all looks."""
+        self.clips = [
+            replace(clip, pixels_BTCHW=clip.pixels_BTCHW[:, :1], encoded=module.family.encode_clips(clip).to("cpu"))
+            for clip in self.clips
+        ]
         if not self.base_losses:
             self.base_losses = self._losses(module)
             self._log(trainer, 0, self.base_losses)

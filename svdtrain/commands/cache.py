@@ -1,0 +1,99 @@
+"""`python -m svdtrain cache`: the frozen encoders' work, done once ahead of training."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from svdtrain.data.latent_cache import LatentCache
+from svdtrain.families.build import build_family
+from svdtrain.foundation.errors import SystemFault
+from svdtrain.foundation.hardware import choose_device
+from svdtrain.foundation.quiet import quiet_packages
+from svdtrain.training import build
+from svdtrain.training.encoding_ahead import fill_shard, jobs_by_shard
+from svdtrain.training.latents import cache_folder, recipe_of
+
+if TYPE_CHECKING:
+    from svdtrain.config.schema import CacheConfig
+    from svdtrain.foundation.errors import DataError
+    from svdtrain.training.encoding_ahead import Job
+
+PLAIN_EVERY = 30.0
+
+
+def run(config: CacheConfig, overrides: list[str]) -> None:  # noqa: ARG001
+    """Encode what is not there yet, and say what became of every clip."""
+    quiet_packages()
+    console = Console()
+    data = build.build_data(config)
+    data.setup("fit")
+    family = build_family(config.model)
+    device = choose_device(config.trainer.device)
+    recipe = recipe_of(config, family)
+    cache = LatentCache(folder := cache_folder(config), recipe)
+    part, parts = (int(word) for word in (config.part or "1/1").split("/"))
+    shards = list(jobs_by_shard(data.stream, recipe))[part - 1 :: parts]
+    family.to(device, torch.float32)
+    with _Count(console, sum(len(shard.jobs) for shard in shards)) as count:
+        for shard in shards:
+            if all(job.entry in cache for job in shard.jobs):
+                count.skip(len(shard.jobs))
+                continue
+            try:
+                fill_shard(
+                    cache, family, shard, data.stream, workers=config.data.workers, device=device, note=count.note
+                )
+            except OSError as error:
+                free = shutil.disk_usage(folder).free
+                message = f"the cache {folder} cannot be written: {error.strerror}; {free / 1e9:.1f} GB are free"
+                raise SystemFault(message, "data.cache_dir=FOLDER on a larger disk, or data.windows=4") from error
+    size = sum(file.stat().st_size for file in folder.glob("*.latents.tar"))
+    bad = "".join(f", {number} {reason.replace('_', ' ')}" for reason, number in count.bad.most_common())
+    line = f"{count.made:,} clips encoded, {count.here:,} were here{bad}; {size / 1e6:,.1f} MB in {folder}"
+    console.print(line, highlight=False, soft_wrap=True)
+
+
+class _Count:
+    """A bar with the time left; now and then a plain line when the output is no terminal."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total = console, total
+        self.made = self.here = 0
+        self.bad: Counter[str] = Counter()
+        self.last_line = time.monotonic()
+        columns = (TextColumn("cache"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("cache", total=total)
+
+    def __enter__(self) -> _Count:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def skip(self, entries: int) -> None:
+        """These were made before."""
+        self.here += entries
+        self.bar.advance(self.task, entries)
+
+    def note(self, job: Job, bad: DataError | None) -> None:
+        """One more; bad: why there is no entry."""
+        if bad:
+            self.bad[bad.reason] += 1
+            self.console.print(f"left out: {bad.message}", highlight=False, soft_wrap=True)
+        else:
+            self.made += 1
+        self.bar.advance(self.task)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.last_line > PLAIN_EVERY:
+            self.last_line = now
+            done = self.made + self.here + self.bad.total()
+            self.console.print(f"{done:,} of {self.total:,} clips, now in {job.clip.shard}", highlight=False)

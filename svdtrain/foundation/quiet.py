@@ -1,0 +1,25 @@
+"""What is said besides a command's own lines: our warnings, one line each on stderr, and of other packages errors only."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """warning: the message."""
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def quiet_packages() -> None:
+    """Take the log over from Hydra, which puts its own name and the time before every line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in ("pytorch_lightning", "lightning_fabric", "diffusers", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("httpx", "fsspec", "filelock", "PIL", "urllib3", "huggingface_hub", "ray"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("libav").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.optim.lr_scheduler")
