@@ -247,14 +247,24 @@ class ClipLoader(DataLoader[Any]):
             **options,
         )
         self.note = note
+        self.first_seconds = 0.0
+        """Until the first batch was here: processes start, and fill their queues."""
+        self.waited_seconds = 0.0
+        """For all later ones together."""
 
     def __iter__(self) -> Iterator[ClipBatch]:  # type: ignore[override]
-        for loaded in super().__iter__():
+        start, batches = time.perf_counter(), super().__iter__()
+        loaded = next(batches, None)
+        self.first_seconds = time.perf_counter() - start
+        while loaded is not None:
             if isinstance(loaded, DataError):
                 raise loaded
             if self.note:
                 self.note(loaded)
             yield loaded.batch
+            start = time.perf_counter()
+            loaded = next(batches, None)
+            self.waited_seconds += time.perf_counter() - start
 
 
 def ignore_signals(_worker: int) -> None:

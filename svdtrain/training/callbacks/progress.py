@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from svdtrain.data.stream import ClipLoader
+
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from rich.console import Console
@@ -37,7 +39,7 @@ class StepProgress(Callback):
         self.seen_step = trainer.global_step
 
     def on_train_batch_start(self, *_: Any) -> None:  # noqa: ANN401
-        """Time between batches that was not spent waiting for data belongs to other callbacks."""
+        """Time between batches belongs to other callbacks, or to waiting for data, which the loader counts."""
         self.batch_start = time.perf_counter()
 
     def on_train_batch_end(
@@ -58,7 +60,7 @@ class StepProgress(Callback):
         self.seen_step = step
         loss = module.last_loss
         self.smooth_loss = loss if self.steps == 1 else 0.95 * self.smooth_loss + 0.05 * loss
-        speed = self.steps / max(1e-9, self.training_seconds)
+        speed = self.steps / self._seconds(trainer)
         said = f"loss {self.smooth_loss:.4f}  {speed:.2f} steps/s"
         if self.bar:
             self.bar.update(self.task, completed=step, said=said)
@@ -75,16 +77,31 @@ class StepProgress(Callback):
             logger.log_metrics(row, step)
 
     def summary(self, module: FineTuning) -> dict[str, float]:
-        """Speed, and the share of step time outside the denoiser's forward and backward."""
+        """Speed, and what shares of it went to waiting for data and to all but the denoiser's forward and backward.
+
+        The first batch is apart: it is there when the loader's processes have started.
+        """
         inside = module.seconds["denoise"] + module.seconds["backward"]
-        total = max(1e-9, self.training_seconds)
+        total, loader = self._seconds(module.trainer), self._loader(module.trainer)
         return {
             "steps": self.steps,
-            "training_seconds": round(self.training_seconds, 2),
+            "training_seconds": round(total, 2),
+            "first_batch_seconds": round(loader.first_seconds, 2),
             "steps_per_second": round(self.steps / total, 3),
             "clips_per_second": round(self.clips / total, 3),
+            "share_waiting_for_data": round(loader.waited_seconds / total, 4),
             "share_outside_denoiser": round(1 - inside / total, 4),
         }
+
+    def _seconds(self, trainer: pl.Trainer) -> float:
+        """Of training: in steps, and waiting for their data."""
+        return max(1e-9, self.training_seconds + self._loader(trainer).waited_seconds)
+
+    @staticmethod
+    def _loader(trainer: pl.Trainer) -> ClipLoader:
+        loader = trainer.train_dataloader
+        assert isinstance(loader, ClipLoader)
+        return loader
 
     def on_train_end(self, *_: Any) -> None:  # noqa: ANN401
         """Leave the terminal as it was."""
