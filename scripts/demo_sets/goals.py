@@ -31,9 +31,11 @@ def mean_speed(frames_THWC: np.ndarray) -> float:
     return float(np.linalg.norm(flow(frames_THWC), axis=-1).mean())
 
 
-def sideways(frames_THWC: np.ndarray) -> float:
-    """Mean horizontal flow, pixels a frame, positive to the right."""
-    return float(flow(frames_THWC)[..., 0].mean())
+def growth(frames_THWC: np.ndarray) -> float:
+    """How much larger the picture becomes, % a frame: the flow's outward part, fitted over all pixels and frames."""
+    outward = np.stack(np.meshgrid(*[np.arange(SIZE) - (SIZE - 1) / 2] * 2), axis=-1)
+    field = flow(frames_THWC)
+    return float(100 * (field * outward).sum() / ((outward**2).sum() * len(field)))
 
 
 def tracked(frames_THWC: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from goals import ahead, flow_agreement, lost_likeness, sideways, style_distance, texture
+from goals import ahead, flow_agreement, growth, lost_likeness, style_distance, texture
 from omegaconf import OmegaConf
 from world import scene_of
 
@@ -38,7 +38,7 @@ def goal_measures(goal: str, video: np.ndarray, truth: np.ndarray, source: str, 
             "px ahead half-way": float(way[3:5].mean()),
             "px ahead at the end": float(way[-1]),
         }
-    return {"flow agreement": flow_agreement(video, truth), "sideways px/frame": sideways(video)}
+    return {"flow agreement": flow_agreement(video, truth), "growth %/frame": growth(video)}
 
 
 def sampled(family: ModelFamily, requests: list[Request], seeds: int) -> list[list[np.ndarray]]:

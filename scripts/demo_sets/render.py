@@ -10,10 +10,13 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
-from world import SETS, render, scene_of
+from world import FRAMES, SETS, SIZE, render, scene_of
 
-from svdtrain.data.shards import write_shard
+from svdtrain.data.clip import Shard
+from svdtrain.data.shards import index_rows, write_index, write_shard
+from svdtrain.data.sources import FORMAT
 from svdtrain.generation.video_files import encode_mp4
+from svdtrain.preparation.verification import read_back
 
 
 def clip(job: tuple[str, str, int]) -> tuple[str, bytes, dict[str, Any]]:
@@ -23,6 +26,25 @@ def clip(job: tuple[str, str, int]) -> tuple[str, bytes, dict[str, Any]]:
     scene = scene_of(source)
     metadata = {"fps": scene.fps, "motion_bucket_id": scene.motion_bucket_id, "source": source}
     return f"{name}-{split}-{number:05d}", encode_mp4(render(scene), scene.fps), metadata
+
+
+def vouched(shard: Path) -> dict[str, Any]:
+    """The shard's row of the manifest, after its index is written: every clip read back by both readers."""
+    content = shard.read_bytes()
+    rows: list[dict[str, Any]] = []
+    for row in index_rows(Shard(shard)):
+        offset, size = row["members"]["mp4"]
+        video = content[offset : offset + size]
+        known = {"frames": FRAMES, "height": SIZE, "width": SIZE, "sha256": hashlib.sha256(video).hexdigest()}
+        rows.append(row | known | {"verified": read_back(video, FRAMES, row["key"])})
+    index = write_index(shard, rows).read_bytes()
+    return {
+        "name": shard.name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "clips": len(rows),
+        "index_sha256": hashlib.sha256(index).hexdigest(),
+    }
 
 
 def main() -> None:
@@ -40,8 +62,8 @@ def main() -> None:
             for shard in range((count + options.per_shard - 1) // options.per_shard):
                 part = itertools.islice(clips, options.per_shard)
                 write_shard(options.out / f"{split}-{shard:06d}.tar", part)
-    shards = {shard.name: hashlib.sha256(shard.read_bytes()).hexdigest() for shard in sorted(options.out.glob("*.tar"))}
-    facts = {"set": options.set, "train": options.train, "held_out": options.held_out, "sha256": shards}
+        entries = pool.map(vouched, sorted(options.out.glob("*.tar")), chunksize=1)
+    facts = {"format": FORMAT, "created_by": "scripts/demo_sets/render.py", "set": options.set, "shards": entries}
     (options.out / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n")
     print(f"{options.set}: {options.train} train and {options.held_out} held-out clips in {options.out}")
 

@@ -19,12 +19,13 @@ KINDS = ("drop", "dart", "box", "disc", "ring")
 TEXTURES = ("plain", "bars", "checks", "spots")
 FPS = (5, 6, 7, 8, 10, 12)
 WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+ZOOM_BUCKET, ZOOM_FPS = 96, 7
 SETS: dict[str, dict[str, str]] = {
     "world": {"motion": "any"},
     "style": {"look": "woodcut"},
     "subject": {"kind": "character"},
     "motion": {"motion": "return"},
-    "camera": {"motion": "pan"},
+    "camera": {"motion": "zoom"},
 }
 """What each set changes of the plain world."""
 
@@ -79,6 +80,8 @@ def draw_scene(seed: int, *, motion: str = "forward", look: str = "plain", kind:
         camera=camera,
         look=look,
     )
+    if motion == "zoom":  # always the same move
+        scene = replace(scene, motion_bucket_id=ZOOM_BUCKET, fps=ZOOM_FPS)
     return replace(scene, centre=_start(scene, rng))
 
 
@@ -104,7 +107,7 @@ def _colour(rng: np.random.Generator, amplitude: float) -> tuple[float, float, f
 def _start(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
     """A start from which the whole path stays in the frame."""
     middle = SIZE / 2
-    length = scene.speed * (FRAMES - 1) / scene.fps if scene.motion != "pan" else 0.0
+    length = scene.speed * (FRAMES - 1) / scene.fps if scene.motion not in ("pan", "zoom") else 0.0
     slack = max(0.0, SIZE - 2 * scene.radius - length) / 2
     along = np.array([np.cos(scene.heading), np.sin(scene.heading)])
     start = middle - along * length / 2 + rng.uniform(-1, 1, 2) * min(slack, 14.0)
@@ -117,6 +120,8 @@ def _pose(scene: Scene, seconds: float) -> tuple[float, float, float, float]:
     away = scene.speed * seconds
     if scene.motion == "pan":
         return x, y, scene.camera[0] * away, scene.camera[1] * away
+    if scene.motion == "zoom":
+        return x, y, 0.0, 0.0
     if scene.motion == "return":  # the same speed, but home again at the end
         length = scene.speed * (FRAMES - 1) / scene.fps
         away = min(away, length - away)
@@ -128,6 +133,9 @@ def _frame(scene: Scene, seconds: float) -> np.ndarray:
     axis = (np.arange(n) + 0.5) / SUPERSAMPLING
     screen_x, screen_y = np.meshgrid(axis, axis)
     x, y, camera_x, camera_y = _pose(scene, seconds)
+    if scene.motion == "zoom":  # the frame's edge is passed at the scene's speed
+        nearer = np.exp(-scene.speed * seconds / (SIZE / 2))
+        screen_x, screen_y = (SIZE / 2 + (screen - SIZE / 2) * nearer for screen in (screen_x, screen_y))
     world_x, world_y = screen_x + camera_x, screen_y + camera_y
     offset = np.zeros((n, n, 3))
     for kx, ky, phase, colour in scene.waves:

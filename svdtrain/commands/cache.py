@@ -11,9 +11,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from svdtrain.data.bad_samples import FEWEST_COUNTED
 from svdtrain.data.latent_cache import LatentCache
 from svdtrain.families.build import build_family
-from svdtrain.foundation.errors import SystemFault
+from svdtrain.foundation.errors import DataError, SystemFault, UsageError
 from svdtrain.foundation.hardware import choose_device
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.training import build
@@ -22,7 +23,6 @@ from svdtrain.training.latents import cache_folder, recipe_of
 
 if TYPE_CHECKING:
     from svdtrain.config.schema import CacheConfig
-    from svdtrain.foundation.errors import DataError
     from svdtrain.training.encoding_ahead import Job
 
 PLAIN_EVERY = 30.0
@@ -39,6 +39,10 @@ def run(config: CacheConfig, overrides: list[str]) -> None:  # noqa: ARG001
     recipe = recipe_of(config, family)
     cache = LatentCache(folder := cache_folder(config), recipe)
     part, parts = (int(word) for word in (config.part or "1/1").split("/"))
+    if part > parts:
+        raise UsageError(
+            f"part={config.part}: there is no part {part} of {parts}", f"part=1/{parts} to {parts}/{parts}"
+        )
     shards = list(jobs_by_shard(data.stream, recipe))[part - 1 :: parts]
     family.to(device, torch.float32)
     with _Count(console, sum(len(shard.jobs) for shard in shards)) as count:
@@ -54,10 +58,14 @@ def run(config: CacheConfig, overrides: list[str]) -> None:  # noqa: ARG001
                 free = shutil.disk_usage(folder).free
                 message = f"the cache {folder} cannot be written: {error.strerror}; {free / 1e9:.1f} GB are free"
                 raise SystemFault(message, "data.cache_dir=FOLDER on a larger disk, or data.windows=4") from error
-    size = sum(file.stat().st_size for file in folder.glob("*.latents.tar"))
+    tried, policy = count.made + count.bad.total(), data.bad_samples.policy
+    if count.bad.total() >= FEWEST_COUNTED and count.bad.total() > policy.most * tried:
+        message = f"{count.bad.total():,} of {tried:,} clips could not be used"
+        raise DataError(message, f"data.max_bad_fraction={policy.most:g} is what is allowed")
+    size = sum(file.stat().st_size for file in folder.glob("[!.]*.latents.tar"))
     bad = "".join(f", {number} {reason.replace('_', ' ')}" for reason, number in count.bad.most_common())
     line = f"{count.made:,} clips encoded, {count.here:,} were here{bad}; {size / 1e6:,.1f} MB in {folder}"
-    console.print(line, highlight=False, soft_wrap=True)
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Count:
@@ -88,7 +96,7 @@ class _Count:
         """One more; bad: why there is no entry."""
         if bad:
             self.bad[bad.reason] += 1
-            self.console.print(f"left out: {bad.message}", highlight=False, soft_wrap=True)
+            self.console.print(f"left out: {bad.message}", highlight=False, markup=False, soft_wrap=True)
         else:
             self.made += 1
         self.bar.advance(self.task)
@@ -96,4 +104,6 @@ class _Count:
         if not self.console.is_terminal and now - self.last_line > PLAIN_EVERY:
             self.last_line = now
             done = self.made + self.here + self.bad.total()
-            self.console.print(f"{done:,} of {self.total:,} clips, now in {job.clip.shard}", highlight=False)
+            self.console.print(
+                f"{done:,} of {self.total:,} clips, now in {job.clip.shard}", highlight=False, markup=False
+            )

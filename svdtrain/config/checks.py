@@ -67,7 +67,7 @@ def _check_levels(key: str, levels: NoiseLevels) -> None:
 def _check_fit(config: FitConfig) -> None:
     if not config.data.source:
         raise UsageError("data.source: is not set", "data.source=FOLDER of shards, or a recipe: config=style_lora")
-    _check_streaming(config.data)
+    _check_streaming(config.data, config.model)
     warmup, steps = config.optimizer.warmup_steps, config.trainer.max_steps
     if warmup >= steps:
         raise UsageError(
@@ -78,12 +78,17 @@ def _check_fit(config: FitConfig) -> None:
         raise UsageError("trainer.precision: 16-mixed needs a GPU, and trainer.device is cpu", "trainer.precision=auto")
 
 
-def _check_streaming(data: DataConfig) -> None:
+def _check_streaming(data: DataConfig, model: ModelConfig) -> None:
     """What wants a list of all clips."""
     if data.order == "exact":
         return
     mixed = isinstance(data.source, list) and any(isinstance(one, SourceConfig) for one in data.source)
-    wants = {"buckets": data.buckets, "cache": data.cache == "disk", "source: weights": mixed}
+    wants = {
+        "buckets": data.buckets,
+        "cache": data.cache in ("disk", "memory"),
+        "source: weights": mixed,
+        "stills": data.stills and model.frames > 1,
+    }
     if broken := next((name for name, wanted in wants.items() if wanted), None):
         raise UsageError(f"data.{broken}: wants every clip listed, and data.order is stream", "data.order=exact")
 

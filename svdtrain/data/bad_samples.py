@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,9 +55,12 @@ class BadSamples:
         """Append to bad_samples.jsonl from now on; what a resumed run meets again is not written twice."""
         self._file = file
         if file.exists():
-            # A line that a full disk cut short says nothing.
-            rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
-            self._written = {(row["position"], row["key"]) for row in rows}
+            for line in file.read_text().splitlines():
+                with suppress(ValueError, TypeError, KeyError):  # a line that a full disk cut short says nothing
+                    row = json.loads(line)
+                    self._written.add((row["position"], row["key"]))
+            if file.stat().st_size and not file.read_bytes().endswith(b"\n"):
+                self._append("\n")
 
     def count(self, good: int, bad: Iterable[BadSample], *, rank: int, step: int) -> None:
         """Note a batch's samples. DataError when too many were bad so far."""
@@ -80,7 +84,10 @@ class BadSamples:
         if self._file is None or (sample.position, sample.key) in self._written:
             return
         self._written.add((sample.position, sample.key))
-        line = json.dumps(sample._asdict() | {"rank": rank, "step": step}, sort_keys=True) + "\n"
+        self._append(json.dumps(sample._asdict() | {"rank": rank, "step": step}, sort_keys=True) + "\n")
+
+    def _append(self, line: str) -> None:
+        assert self._file
         try:
             with self._file.open("a") as file:  # one write at its end: lines of several ranks do not mix
                 file.write(line)

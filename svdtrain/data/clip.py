@@ -37,7 +37,10 @@ class Shard:
         """A mark that is another once its content is another: what a server says of it, or when the file was changed."""
         if self.remote:
             return self.remote.sha256 or self.remote.version
-        return str(self.path.stat().st_mtime_ns)
+        try:
+            return str(self.path.stat().st_mtime_ns)
+        except OSError as error:
+            raise DataError(f"{self} cannot be read: {error.strerror}", "is it still there?") from error
 
     def open(self) -> IO[bytes]:
         """Open for reading. OSError for a local file that is not there, DataError for one that cannot be fetched."""

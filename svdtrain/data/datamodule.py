@@ -15,9 +15,10 @@ from svdtrain.data.bad_samples import FEWEST_COUNTED, BadSamplePolicy, BadSample
 from svdtrain.data.buckets import Sampling, lanes_of
 from svdtrain.data.frames import choose_times
 from svdtrain.data.isolation import DecodeChild
+from svdtrain.data.loading import ClipLoader, GlobalBatches
 from svdtrain.data.manifest import Manifest, Source, Summary, read_manifest
 from svdtrain.data.order import BatchOrder
-from svdtrain.data.stream import ClipLoader, ClipStream, GlobalBatches, Loaded, load_item, look_at, to_batch
+from svdtrain.data.stream import ClipStream, Loaded, load_item, look_at, to_batch
 from svdtrain.foundation.errors import DataError
 
 if TYPE_CHECKING:

@@ -129,7 +129,8 @@ class LatentCache:
                 "delete it to make it again, or name another folder with data.cache_dir=",
             )
         for index in sorted(folder.glob(INDEX.format("*"))):
-            self._read_index(index)
+            if not index.name.startswith("."):  # another process writes it, or was killed before it had
+                self._read_index(index)
 
     def __contains__(self, key: str) -> bool:
         """Whether an entry is here, or it is known that there is none."""
@@ -190,6 +191,9 @@ class LatentCache:
         tar = index.name.removesuffix(".idx.jsonl") + ".tar"
         try:
             rows: list[dict[str, Any]] = [json.loads(line) for line in index.read_text().splitlines()]
+            ends = [row["offset"] + row["size"] for row in rows if "refused" not in row]
+            if not (self.folder / tar).is_file() or (self.folder / tar).stat().st_size < max(ends, default=0):
+                return  # removed, or not all copied: it is to be made again
             self.refused |= {row["key"]: (row["reason"], row["refused"]) for row in rows if "refused" in row}
             kept = [row for row in rows if "refused" not in row]
             self.places |= {row["key"]: (tar, row["offset"], row["size"], row["sha256"]) for row in kept}

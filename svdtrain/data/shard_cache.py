@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ LOCKS = 64
 GIVEN_UP = 86400.0
 """Seconds after which a partial file is nobody's any more."""
 ELSEWHERE = "free space there, or name another folder: data.shard_cache=FOLDER"
+
+OURS = re.compile(r"(partial-)?[0-9a-f]{24}-")
+"""How names begin of what is kept here."""
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +155,11 @@ class ShardCache:
 
     def _make_room(self, keep: Path) -> None:
         with FileLock(self.folder / "room.lock"):
-            found = {path: path.stat() for path in self.folder.iterdir() if not path.name.endswith(".lock")}
+            found: dict[Path, os.stat_result] = {}
+            for path in self.folder.iterdir():
+                if OURS.match(path.name) and not path.name.endswith(".lock"):  # what else lies there is somebody's own
+                    with suppress(FileNotFoundError):  # another process has just renamed it
+                        found[path] = path.stat()
             total = sum(stat.st_size for stat in found.values())
             for path, stat in sorted(found.items(), key=lambda item: item[1].st_mtime_ns):
                 if total <= self.most_bytes:

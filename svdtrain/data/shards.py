@@ -166,19 +166,24 @@ def _row(shard: Shard, key: str, parts: dict[str, tuple[int, int]], file: IO[byt
     if len(videos) > 1:
         raise DataError(f"{where} has {len(videos)} videos", "give each clip its own key")
     metadata = _metadata(where, parts.get("json"), file)
-    source = metadata.get("source", metadata.get("url", key))
-    if isinstance(source, dict):
-        source = source.get("path", source.get("url", key))
     frames, caption = _number(where, metadata, "frames", 1, 1e9), metadata.get("caption")
     return {
         "key": key,
         "members": parts,
-        "source": str(source),
+        "source": source_of(metadata, key),
         "fps": _number(where, metadata, "fps", 1e-3, 1e5),
         "frames": None if frames is None else int(frames),
         "motion_bucket_id": _number(where, metadata, "motion_bucket_id", 0, 255),
         "caption": caption if isinstance(caption, str) else None,
     }
+
+
+def source_of(metadata: dict[str, Any], key: str) -> str:
+    """The video that a clip was cut from: by name, address, or an object that holds either; else the clip's own key."""
+    source = metadata.get("source") or metadata.get("url") or key
+    if isinstance(source, dict):
+        source = source.get("path") or source.get("url") or key
+    return str(source)
 
 
 def _metadata(where: str, place: tuple[int, int] | None, file: IO[bytes]) -> dict[str, Any]:

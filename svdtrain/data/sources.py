@@ -245,7 +245,8 @@ def _hub(source: str, cache: ShardCache) -> _Folder:
     def file(name: str) -> RemoteFile:
         inside = f"{path}/{name}".strip("/")
         name = inside if inside in known else name
-        if name not in known:
+        asked = path.endswith(".tar") or not path or name.startswith(f"{path}/")  # not another folder's manifest
+        if name not in known or not asked:
             raise Missing(name)
         entry = known[name]
         address = f"hf://datasets/{repo}@{commit}/{name}"

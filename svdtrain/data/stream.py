@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from copy import copy
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from svdtrain.data.bad_samples import MOST_IN_A_ROW, BadSample
 from svdtrain.data.buckets import Lanes, Sampling
@@ -17,12 +16,12 @@ from svdtrain.data.decoding import decode_frames, probe, verified_info
 from svdtrain.data.frames import Window, choose_times
 from svdtrain.data.stills import decode_still
 from svdtrain.data.transforms import cover_size, to_pixels, to_unit
-from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.errors import DataError, SvdtrainError
 from svdtrain.foundation.seeding import generator, key_to_seed
 from svdtrain.types import ClipBatch, EncodedClips
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from svdtrain.data.decoding import VideoInfo
     from svdtrain.data.isolation import DecodeChild
     from svdtrain.data.latent_cache import LatentCache
-    from svdtrain.data.order import BatchOrder
     from svdtrain.data.table import ClipTable
 
 MOTION_BUCKET, STILL_FPS = 127.0, 7.0
@@ -156,13 +154,13 @@ class ClipStream(Dataset[Item]):
         sampling = self.lanes.samplings[self.lanes.lane_N[slot.clip]]
         return load_drawn(self, self.clips[slot.clip], sampling, slot.position)
 
-    def __getitems__(self, slots: list[Slot]) -> Loaded | DataError:
+    def __getitems__(self, slots: list[Slot]) -> Loaded | SvdtrainError:
         """A batch. An error is returned, not raised: a worker would turn it into a page of traceback."""
         bad: list[BadSample] = []
         try:
             items = [self._good(slot, bad) for slot in slots]
-        except DataError as error:
-            return DataError(error.message, error.hint, error.reason)
+        except SvdtrainError as error:
+            return copy(error)
         return Loaded(to_batch(items), tuple(bad))
 
     def reserve(self, slot: Slot, attempt: int) -> int:
@@ -198,83 +196,6 @@ def load_drawn(stream: ClipStream, clip: Clip, sampling: Sampling, position: int
     finally:
         worker = get_worker_info()
         stream.seconds_by_worker[worker.id if worker else 0] += time.perf_counter() - start
-
-
-class GlobalBatches(Sampler[list[Slot]]):
-    """One rank's part of each global batch: batch k holds the positions [k * G, (k + 1) * G), cut into a part per rank."""
-
-    def __init__(self, order: BatchOrder, *, rank: int = 0, world: int = 1, first: int = 0, total: int) -> None:
-        """Batches `first` to `total` of the run; G = order.batch is shared evenly by `world` ranks."""
-        assert order.batch % world == 0
-        assert 0 <= rank < world
-        self.order, self.rank, self.world, self.first, self.total = order, rank, world, first, total
-
-    def __len__(self) -> int:
-        """Batches of the whole run, the first ones included: Lightning compares it with the batch it resumes at."""
-        return self.total
-
-    def __iter__(self) -> Iterator[list[Slot]]:
-        share = self.order.batch // self.world
-        mine = slice(self.rank * share, (self.rank + 1) * share)
-        batches = islice(self.order.batches(self.first), max(0, self.total - self.first))
-        for number, clips in enumerate(batches, self.first):
-            slots = [Slot(number * self.order.batch + place, clip) for place, clip in enumerate(clips.tolist())]
-            yield slots[mine]
-
-
-class ClipLoader(DataLoader[Any]):
-    """A DataLoader that hands out batches, raises a worker's DataError as it was, and tells of bad samples."""
-
-    def __init__(
-        self,
-        clips: Dataset[Any],
-        batches: GlobalBatches | None = None,
-        *,
-        workers: int = 0,
-        note: Callable[[Loaded], None] | None = None,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
-        """batches: of places in `clips`; None: `clips` gives whole batches by itself. note: called with each batch before
-        it is handed out; options are torch's own.
-        """
-        how: dict[str, Any] = {"batch_sampler": batches} if batches else {"batch_size": None}
-        super().__init__(
-            clips,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=ignore_signals,
-            **how,
-            **options,
-        )
-        self.note = note
-        self.first_seconds = 0.0
-        """Until the first batch was here: processes start, and fill their queues."""
-        self.waited_seconds = 0.0
-        """For all later ones together."""
-
-    def __iter__(self) -> Iterator[ClipBatch]:  # type: ignore[override]
-        start, batches = time.perf_counter(), super().__iter__()
-        loaded = next(batches, None)
-        self.first_seconds = time.perf_counter() - start
-        while loaded is not None:
-            if isinstance(loaded, DataError):
-                raise loaded
-            if self.note:
-                self.note(loaded)
-            yield loaded.batch
-            start = time.perf_counter()
-            loaded = next(batches, None)
-            self.waited_seconds += time.perf_counter() - start
-
-
-def ignore_signals(_worker: int) -> None:
-    """For a worker: a terminal or a cluster signals the whole process group, and a run that stops needs its workers."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _as_it_is(loaded: Any) -> Any:  # noqa: ANN401
-    return loaded
 
 
 def to_batch(items: Sequence[Item]) -> ClipBatch:

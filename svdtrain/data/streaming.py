@@ -7,6 +7,7 @@ Every epoch shuffles the shards, then the clips of a few shards together. Each l
 from __future__ import annotations
 
 import logging
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,18 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from svdtrain.data.bad_samples import MOST_IN_A_ROW, BadSample
 from svdtrain.data.datamodule import ClipDataModule
+from svdtrain.data.loading import ClipLoader
 from svdtrain.data.manifest import Manifest, Summary, read_shards
 from svdtrain.data.shard_cache import ShardCache
 from svdtrain.data.sources import list_shards
-from svdtrain.data.stream import ClipLoader, Loaded, load_drawn, to_batch
-from svdtrain.foundation.errors import DataError
+from svdtrain.data.stream import Loaded, load_drawn, to_batch
+from svdtrain.foundation.errors import DataError, SvdtrainError
 from svdtrain.foundation.seeding import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from svdtrain.data.buckets import Sampling
     from svdtrain.data.clip import Clip
     from svdtrain.data.sources import ListedShard
     from svdtrain.data.stream import ClipStream
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class StreamedBatches(IterableDataset[Loaded | DataError]):
+class StreamedBatches(IterableDataset[Loaded | SvdtrainError]):
     """One rank's batches. Global positions are counted as in the exact order, so that every draw has a key of its own."""
 
     def __init__(
@@ -46,13 +49,14 @@ class StreamedBatches(IterableDataset[Loaded | DataError]):
         first: int,
         total: int,
         window: int,
+        sampling: Sampling,
         stills: bool,
     ) -> None:
-        """stream: how clips become items; batch: clips of a rank; batches `first` to `total` of the run."""
-        self.shards, self.stream, self.window, self.stills = shards, stream, window, stills
+        """stream: how clips become items of one `sampling`; batch: clips of a rank; batches `first` to `total` of the run."""
+        self.shards, self.stream, self.window, self.sampling, self.stills = shards, stream, window, sampling, stills
         self.batch, self.rank, self.world, self.first, self.total = batch, rank, world, first, total
 
-    def __iter__(self) -> Iterator[Loaded | DataError]:
+    def __iter__(self) -> Iterator[Loaded | SvdtrainError]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         try:
@@ -60,8 +64,8 @@ class StreamedBatches(IterableDataset[Loaded | DataError]):
             for place in range(self.first + number, self.total, workers):
                 start = (place * self.world + self.rank) * self.batch
                 yield self._batch(clips, range(start, start + self.batch))
-        except DataError as error:
-            yield DataError(error.message, error.hint, error.reason)
+        except SvdtrainError as error:
+            yield copy(error)
 
     def _clips(self, reader: int, readers: int) -> Iterator[Clip]:
         """Endless: what one of all loader processes reads."""
@@ -87,7 +91,7 @@ class StreamedBatches(IterableDataset[Loaded | DataError]):
             for _ in range(MOST_IN_A_ROW):
                 clip = next(clips)
                 try:
-                    items.append(load_drawn(self.stream, clip, self.stream.lanes.samplings[0], position))
+                    items.append(load_drawn(self.stream, clip, self.sampling, position))
                     break
                 except DataError as error:
                     if not self.stream.skip:
@@ -150,6 +154,7 @@ class StreamingDataModule(ClipDataModule):
             first=self.consumed_batches,
             total=self.max_batches,
             window=self.shuffle_shards,
+            sampling=self.sampling,
             stills=self.stills,
         )
         options: dict[str, Any] = {"pin_memory": torch.cuda.is_available()}

@@ -71,7 +71,7 @@ class Http:
         try:
             with self._response(url, headers) as response:
                 yield (start if response.status == 206 else 0), response
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (http.client.HTTPException, OSError) as error:
             raise Interrupted(str(error) or type(error).__name__) from error
 
     @contextmanager
@@ -85,7 +85,7 @@ class Http:
         except urllib.error.HTTPError as error:
             error.close()
             raise _refusal(error, self.token_variable) from error
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (http.client.HTTPException, OSError) as error:
             raise Interrupted(str(getattr(error, "reason", error))) from error
         with response:
             yield response

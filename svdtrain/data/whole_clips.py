@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Dataset
 
-from svdtrain.data.decoding import decode_frames
+from svdtrain.data.decoding import LARGEST_CLIP, decode_frames
 from svdtrain.data.frames import Window, all_windows
 from svdtrain.data.stills import decode_still
 from svdtrain.data.stream import STILL_FPS, look_at
 from svdtrain.data.transforms import cover_size, fitted
-from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.errors import DataError, SvdtrainError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from svdtrain.data.buckets import Sampling
     from svdtrain.data.clip import Clip
     from svdtrain.data.isolation import DecodeChild
-
-LARGEST = 4 << 30
-"""Bytes of pixels that one clip may have."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def load_whole(clip: Clip, sampling: Sampling, *, flip: bool = False, child: Dec
         windows = all_windows(info, sampling.frames, sampling.fps, clip.name, sampling.windows)
         taken = sorted({index for window in windows for index in window.indices})
         size = cover_size(info.height, info.width, sampling.height, sampling.width)
-        if (pixels := 3 * size[0] * size[1] * len(taken)) > LARGEST:
+        if (pixels := 3 * size[0] * size[1] * len(taken)) > LARGEST_CLIP:
             message = f"{clip.name}: its {len(windows):,} windows take {len(taken):,} frames, {pixels / 2**30:.0f} GiB"
             raise DataError(
                 message, "data.windows=8 takes fewer, or prepare the dataset into shorter clips", "too_large"
@@ -71,7 +69,7 @@ def load_whole(clip: Clip, sampling: Sampling, *, flip: bool = False, child: Dec
     )
 
 
-class WholeClips(Dataset[WholeClip | DataError]):
+class WholeClips(Dataset[WholeClip | SvdtrainError]):
     """Clips by place, as workers load them. An error is returned, not raised: the clip is to be left out."""
 
     def __init__(self, jobs: Sequence[tuple[Clip, Sampling, bool]], child: DecodeChild | None) -> None:
@@ -81,9 +79,9 @@ class WholeClips(Dataset[WholeClip | DataError]):
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def __getitem__(self, place: int) -> WholeClip | DataError:
+    def __getitem__(self, place: int) -> WholeClip | SvdtrainError:
         clip, sampling, flip = self.jobs[place]
         try:
             return load_whole(clip, sampling, flip=flip, child=self.child)
-        except DataError as error:
-            return DataError(error.message, error.hint, error.reason)
+        except SvdtrainError as error:
+            return copy(error)

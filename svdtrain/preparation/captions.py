@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from svdtrain.foundation.errors import DataError
+from svdtrain.preparation.records import is_hidden, kind_of, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +21,6 @@ LARGEST_TABLE = 1 << 30
 CSV, JSONL, PROMPTS, VIDEOS = "metadata.csv", "metadata.jsonl", "prompt.txt", "videos.txt"
 TEXT_COLUMNS = ("text", "caption")
 WANTED = "a row has file_name, and text or caption"
-NOT_MEDIA = {".txt", ".json", ".csv", ".jsonl"}
 UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -30,22 +32,23 @@ class Found(NamedTuple):
     where: str
 
 
-def read_captions(folder: Path) -> dict[str, str]:
-    """{path from the folder (posix): caption} of a folder and the folders in it.
+def read_captions(folder: Path, refused: list[tuple[Path, DataError]] | None = None) -> dict[str, str]:
+    """{path from the folder (posix): caption} of a folder and the folders in it, hidden ones aside.
 
     Read are `a.txt` beside `a.mp4`; `metadata.csv` and `metadata.jsonl` with `file_name` and `text` or `caption`; and
     `prompt.txt` with `videos.txt`, line by line. Paths in a table or list start at its own folder; whether there is
     such a file is not asked. DataError names file and byte or line where a caption is empty, too long, no clean UTF-8,
-    or contradicts another.
+    or contradicts another; where `refused` is given, a text file that cannot be used goes there instead.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
+    files = sorted(path for path in files if not is_hidden(path.relative_to(folder)) and os.path.isfile(path))  # noqa: PTH113
     media: dict[Path, list[Path]] = {}
     for path in files:
-        if path.suffix.lower() not in NOT_MEDIA:
+        if kind_of(path.name) or path.suffix.lower() == ".tar":
             media.setdefault(path.with_suffix(""), []).append(path)
     captions: dict[str, Found] = {}
     for path in files:
-        for found in _captions_in(path, media.get(path.with_suffix(""), [])):
+        for found in _captions_in(path, media.get(path.with_suffix(""), []), refused):
             name = _from_folder(found, path, folder)
             before = captions.setdefault(name, found)
             if before.caption != found.caption:
@@ -56,11 +59,13 @@ def read_captions(folder: Path) -> dict[str, str]:
 def edit(caption: str, trigger: str, find: str, replace: str) -> str:
     """The caption with each `find` replaced (none where it is empty), and the trigger word before it, once."""
     text = caption.replace(find, replace).strip() if find else caption
-    return text if not trigger or text.split(" ")[0] == trigger else f"{trigger} {text}".strip()
+    begun = re.match(re.escape(trigger) + r"(?!\w)", text)
+    return text if not trigger or begun else f"{trigger} {text}".strip()
 
 
-def _captions_in(path: Path, media: list[Path]) -> Iterator[Found]:
+def _captions_in(path: Path, media: list[Path], refused: list[tuple[Path, DataError]] | None) -> Iterator[Found]:
     """`media`: the files that it stands beside, named like it but for the extension."""
+    halves = {PROMPTS: VIDEOS, VIDEOS: PROMPTS}
     if path.name == CSV:
         yield from _csv(path)
     elif path.name == JSONL:
@@ -68,14 +73,25 @@ def _captions_in(path: Path, media: list[Path]) -> Iterator[Found]:
     elif path.name == PROMPTS and path.with_name(VIDEOS).is_file():
         yield from _two_lists(path, path.with_name(VIDEOS))
     elif path.suffix.lower() == ".txt" and media:
-        caption = _checked(_text(path, LARGEST_CAPTION), f"{path}: byte 0")
+        try:
+            caption = _checked(_text(path, LARGEST_CAPTION), f"{path}: byte 0")
+        except DataError as error:
+            if refused is None:
+                raise
+            refused.append((path, error))
+            return
         yield from (Found(one.name, caption, str(path)) for one in media)
+    elif path.name in halves and not path.with_name(halves[path.name]).is_file():
+        raise DataError(f"{path} stands without {halves[path.name]}", "a line of each for every video, or remove it")
 
 
 def _csv(path: Path) -> Iterator[Found]:
-    rows = csv.DictReader(io.StringIO(_text(path, LARGEST_TABLE), newline=""), strict=True)
+    rows = csv.DictReader(io.StringIO(_text(path, LARGEST_TABLE), newline=""), strict=True, skipinitialspace=True)
     try:
         for row in rows:
+            if None in row:
+                where = f"{path}: line {rows.line_num}"
+                raise DataError(f"{where}: it has more fields than the header", "put quotes around what holds commas")
             yield _row(row, f"{path}: line {rows.line_num}")
     except csv.Error as error:
         raise DataError(f"{path}: line {rows.line_num + 1}: {error}", WANTED) from error
@@ -97,7 +113,8 @@ def _jsonl(path: Path) -> Iterator[Found]:
 
 def _row(row: dict[Any, Any], where: str) -> Found:
     name = row.get("file_name")
-    text = next((row[column] for column in TEXT_COLUMNS if row.get(column) is not None), None)
+    texts = [row[column] for column in TEXT_COLUMNS if row.get(column) is not None]
+    text = next((text for text in texts if text), texts[0] if texts else None)
     if not isinstance(name, str) or not isinstance(text, str):
         seen = ", ".join(str(column) for column, value in row.items() if column and value is not None)
         raise DataError(f"{where}: it has {seen[:80] or 'nothing'}", WANTED)
@@ -133,13 +150,12 @@ def _text(path: Path, largest: int) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
     if len(data) > largest:
         raise DataError(f"{path}: byte {largest}: the text goes on, {largest:,} bytes are read", "shorten it")
-    if data.startswith(UTF8_BOM):
-        raise DataError(f"{path}: byte 0: it starts with a byte order mark", "save it as UTF-8 without BOM")
+    mark = len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0
     try:
-        return data.decode()
+        return data[mark:].decode()
     except UnicodeDecodeError as error:
-        seen = data[error.start : error.start + 4]
-        raise DataError(f"{path}: byte {error.start}: {seen!r} is no UTF-8", "save it as UTF-8 without BOM") from error
+        seen = data[mark + error.start : mark + error.start + 4]
+        raise DataError(f"{path}: byte {mark + error.start}: {seen!r} is no UTF-8", "save it as UTF-8") from error
 
 
 def _checked(text: str, where: str) -> str:
@@ -147,6 +163,8 @@ def _checked(text: str, where: str) -> str:
     caption = text.strip()
     if not caption:
         raise DataError(f"{where}: the caption is empty", "write one, or remove its file or row")
+    if plain(caption) != caption:
+        raise DataError(f"{where}: half of a character is missing", "write the caption again")
     if (size := len(caption.encode())) > LARGEST_CAPTION:
         raise DataError(f"{where}: the caption has {size:,} bytes", f"at most {LARGEST_CAPTION:,} are read")
     return caption

@@ -13,14 +13,13 @@ import numpy as np
 
 from svdtrain.data.decoding import VideoInfo, decode_frames, every_frame, probe
 from svdtrain.data.encoding import Mp4Writer
-from svdtrain.data.index import LARGEST_VIDEO
 from svdtrain.preparation.duplicates import signature
 from svdtrain.preparation.journal import read_done, write_done, write_whole
 from svdtrain.preparation.motion import SAMPLES_PER_SECOND, WIDTH, motion_score
 from svdtrain.preparation.pieces import Piece, plan
 from svdtrain.preparation.quality import MOST_SAMPLES, Quality, measure
 from svdtrain.preparation.records import FinishedClip, Outcome, Rejection, Source, UnusableSource
-from svdtrain.preparation.scenes import find_cuts
+from svdtrain.preparation.scenes import ALIVE_EVERY, find_cuts
 from svdtrain.preparation.sizes import Bars, Fit, bars_in_pairs, choose_bucket, cropped, resized, stored_size
 from svdtrain.preparation.verification import read_back
 
@@ -40,21 +39,20 @@ def video_clips(source: Source, config: PrepareConfig, folder: Path, alive: Call
     DataError (UnusableSource where the reason is not damage) when nothing of it can be used; SystemFault when its clips
     cannot be written.
     """
-    if source.size > LARGEST_VIDEO:
-        raise UnusableSource("too_large", f"it has {source.size:,} bytes, {LARGEST_VIDEO:,} are read: cut it")
     data = source.read()
     info = probe(data, NAME)
     fps = config.fps or info.fps
     if fps > info.fps * 1.02:
         raise UnusableSource("low_fps", f"it has {info.fps:.4g} fps, {fps:.4g} are asked for", fps=round(info.fps, 4))
     alive()
-    cuts = _cuts(source, data, folder) if config.scenes and info.frames > 1 else []
+    cuts = _cuts(source, data, folder, alive) if config.scenes and info.frames > 1 else []
     alive()
     bars = _bars(data, info, config)
+    alive()
     length, least = max(2, round(config.seconds * fps)), max(2, round(config.least_seconds * fps))
     clips: list[FinishedClip] = []
     rejected: list[Rejection] = []
-    frames = _Frames(data, info)
+    frames = _Frames(data, info, alive)
     for number, piece in enumerate(plan(info.times_T, cuts, fps, length)):
         if refused := _refused(piece, fps, least, config.most_repeated):
             rejected.append(refused)
@@ -85,7 +83,8 @@ def _refused(piece: Piece, fps: float, least: int, most_repeated: float) -> Reje
 class _Frames:
     """Every frame of a video once, in order, upright; asked for by ascending places."""
 
-    def __init__(self, data: bytes, info: VideoInfo) -> None:
+    def __init__(self, data: bytes, info: VideoInfo, alive: Callable[[], None]) -> None:
+        self._alive = alive
         self._pictures = iter(every_frame(data, NAME))
         self._frames, self._place = info.frames, -1
         self._picture_HWC = np.empty((0, 0, 3), np.uint8)
@@ -105,6 +104,8 @@ class _Frames:
         if found is None:
             raise UnusableSource("damaged", f"{NAME} is damaged: {self._frames - self._place - 1} frames are missing")
         self._place, self._picture_HWC = self._place + 1, found[1]
+        if self._place % ALIVE_EVERY == 0:
+            self._alive()
 
 
 class _Encoded:
@@ -222,9 +223,9 @@ def _bars(data: bytes, info: VideoInfo, config: PrepareConfig) -> Bars:
     return bars
 
 
-def _cuts(source: Source, data: bytes, folder: Path) -> list[float]:
+def _cuts(source: Source, data: bytes, folder: Path, alive: Callable[[], None]) -> list[float]:
     with _as_file(source, data, folder) as path:
-        return find_cuts(path, NAME)
+        return find_cuts(path, NAME, alive)
 
 
 @contextmanager

@@ -8,16 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svdtrain.data.shards import LARGEST_METADATA, VIDEO_EXTENSIONS, Members, list_members
+from svdtrain.data.shards import LARGEST_METADATA, Members, list_members, source_of
 from svdtrain.foundation.errors import DataError
 from svdtrain.preparation.captions import read_captions
-from svdtrain.preparation.records import Rejection, Source
+from svdtrain.preparation.records import (
+    SOURCE_EXTENSIONS,
+    STILL_EXTENSIONS,
+    Rejection,
+    Source,
+    is_hidden,
+    kind_of,
+    plain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCE_EXTENSIONS = (*VIDEO_EXTENSIONS, "ts", "mpg", "mpeg", "flv", "wmv", "gif")
-STILL_EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp")
 TABLES = {"metadata.csv", "metadata.jsonl", "prompt.txt", "videos.txt"}
 SHARD_RECORDS = (".parquet", "_stats.json", ".idx.jsonl")
 """What others write beside a tar, by the end of its name."""
@@ -41,22 +47,26 @@ def list_sources(folder: Path) -> Listing:
     """
     if not folder.is_dir():
         raise DataError(f"source={folder}: there is no such folder", "source=FOLDER of videos, pictures or shards")
-    captions = read_captions(folder)
     sources: list[Source] = []
     rejected: list[tuple[str, Rejection]] = []
+    refused: list[tuple[Path, DataError]] = []
+    captions = read_captions(folder, refused)
+    for path, error in refused:
+        detail = error.message.removeprefix(f"{path}: ")
+        rejected.append((path.relative_to(folder).as_posix(), Rejection("bad_caption", numbers={"detail": detail})))
     files = sorted(_walk(folder, rejected), key=lambda path: path.relative_to(folder).as_posix())
     names = {path.relative_to(folder).as_posix() for path in files}
-    stems = {path.with_suffix("") for path in files if _kind(path.name) or path.suffix.lower() == ".tar"}
+    stems = {path.with_suffix("") for path in files if kind_of(path.name) or path.suffix.lower() == ".tar"}
     for path in files:
         name = path.relative_to(folder).as_posix()
-        if path.name.startswith("."):
+        if is_hidden(path.relative_to(folder)):
             rejected.append((name, Rejection("hidden")))
         elif path.suffix.lower() == ".tar":
             _open_tar(path, name, sources, rejected)
-        elif kind := _kind(path.name):
+        elif kind := kind_of(path.name):
             stat = path.stat()
             caption = captions.get(name)
-            sources.append(Source(name, kind, path, None, stat.st_size, stat.st_mtime_ns, name, caption))
+            sources.append(Source(name, kind, path, None, stat.st_size, stat.st_mtime_ns, plain(name), caption))
         elif not _is_record(path, stems):
             rejected.append((name, Rejection("no_media")))
     rejected += [(name, Rejection("no_such_file")) for name in captions.keys() - names]
@@ -78,16 +88,14 @@ def _walk(folder: Path, rejected: list[tuple[str, Rejection]]) -> Iterator[Path]
             if (Path(root) / name).is_symlink():
                 rejected.append(((Path(root) / name).relative_to(folder).as_posix(), Rejection("linked_folder")))
         for path in (Path(root) / name for name in names):
-            if path.is_file():
+            try:
+                reason = None if path.is_file() else Rejection("no_media", numbers={"detail": "no plain file"})
+            except OSError as error:
+                reason = Rejection("unreadable", numbers={"detail": error.strerror})
+            if reason is None:
                 yield path
             else:
-                numbers = {"detail": "a broken link, or no plain file"}
-                rejected.append((path.relative_to(folder).as_posix(), Rejection("no_media", numbers=numbers)))
-
-
-def _kind(name: str) -> Any:  # noqa: ANN401
-    extension = name.rpartition(".")[2].lower()
-    return "video" if extension in SOURCE_EXTENSIONS else "still" if extension in STILL_EXTENSIONS else None
+                rejected.append((path.relative_to(folder).as_posix(), reason))
 
 
 def _is_record(path: Path, stems: set[Path]) -> bool:
@@ -111,21 +119,22 @@ def _open_tar(path: Path, name: str, sources: list[Source], rejected: list[tuple
         try:
             metadata = _metadata(path, parts.get("json"))
             caption = _caption(path, parts.get("txt")) or metadata.get("caption")
+            caption = caption.strip() if isinstance(caption, str) else ""
+            caption.encode()
         except (ValueError, RecursionError) as error:
             detail = f"its metadata cannot be read: {error}"
             rejected.append((where, Rejection("damaged", numbers={"detail": detail})))
             continue
-        media = [extension for extension in parts if _kind(f"x.{extension}")]
+        media = [extension for extension in parts if kind_of(f"x.{extension}")]
         if not media:
             status = {"detail": str(metadata["status"])[:200]} if "status" in metadata else {}
             rejected.append((where, Rejection("failed_entry", numbers=status)))
         for extension in media:
             member = f"{where}.{extension}"
             offset, size = parts[extension]
-            origin = metadata.get("source") or metadata.get("url") or member
-            text = caption.strip() if isinstance(caption, str) and caption.strip() else None
-            kind, changed = _kind(member), stat.st_mtime_ns
-            sources.append(Source(member, kind, path, offset, size, changed, str(origin), text))
+            origin = plain(source_of(metadata, member))
+            if kind := kind_of(member):
+                sources.append(Source(member, kind, path, offset, size, stat.st_mtime_ns, origin, caption or None))
 
 
 def _metadata(path: Path, place: tuple[int, int] | None) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def _metadata(path: Path, place: tuple[int, int] | None) -> dict[str, Any]:
 
 
 def _caption(path: Path, place: tuple[int, int] | None) -> str:
-    return _read(path, place, LARGEST_CAPTION).decode() if place else ""
+    return _read(path, place, LARGEST_CAPTION).decode("utf-8-sig") if place else ""
 
 
 def _read(path: Path, place: tuple[int, int], most: int) -> bytes:

@@ -41,7 +41,7 @@ def prepare(config: PrepareConfig, console: Console) -> str:
             f"part={config.part}: there is no part {part} of {parts}", f"part=1/{parts} to {parts}/{parts}"
         )
     journal = Journal.open(out / "work", config)
-    with locked(out, shared=config.part is not None):
+    with locked(out, part=config.part):
         hashes = _known_hashes(listing, journal)
         if manifest := _manifest(out):
             return _again(manifest, listing, hashes, config, journal)
@@ -110,7 +110,7 @@ def _work_through(
     waiting: list[Source] = []
     for source in sources:
         known = hashes.get(source.name)
-        if known and (done := journal.read(source.kind, known)):
+        if known and (done := journal.read(source.kind, known)) and not done.passing:
             progress.advance(source.size, len(done.clips), worked=False)
         else:
             waiting.append(source)
@@ -126,20 +126,23 @@ def _work_through(
             result = refused(source.hash(), result.reason, result.detail)
             journal.write(source.kind, result)
         fresh[source.name] = result.sha256
-        journal.note(source, result.sha256)
+        if not result.passing:
+            journal.note(source, result.sha256)
         progress.advance(source.size, len(result.clips))
     return fresh
 
 
 def _end(listing: Listing, hashes: dict[str, str], config: PrepareConfig, journal: Journal, out: Path) -> str:
-    """Assemble, unless other parts are still to be done."""
-    with locked(out, shared=False):
+    """Assemble, unless other parts are still to be done; then the last of them does."""
+    with locked(out, part=config.part, alone=True) as mine:
+        if not mine:
+            return f"part {config.part}: done ({len(hashes):,} sources), other parts are at work"
         if manifest := _manifest(out):  # another part was quicker
             return last_line(manifest["counts"])
         hashes = hashes | _known_hashes(listing, journal)
         results: dict[str, SourceResult] = {}
         for source in listing.sources:
-            known = hashes.get(source.name)
+            known = hashes.get(source.name) or (None if os.access(source.path, os.R_OK) else source.hash())
             if known and (done := journal.read(source.kind, known)):
                 results[source.name] = done
         if missing := len(listing.sources) - len(results):

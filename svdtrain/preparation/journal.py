@@ -136,16 +136,23 @@ class Journal:
 
 
 @contextmanager
-def locked(out: Path, *, shared: bool) -> Iterator[None]:
-    """Hold OUT: alone, or together with other parts of one job. SystemFault when another job holds it."""
+def locked(out: Path, *, part: str | None, alone: bool = False) -> Iterator[bool]:
+    """Hold OUT: alone, or (a part of a job, unless `alone`) together with other parts, for which it waits.
+
+    False: other parts hold it. SystemFault when another job does.
+    """
     with writing(out):
         (out / "work").mkdir(parents=True, exist_ok=True)
         file = (out / "work" / "lock").open("a")
     with file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH if part and not alone else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SystemFault(
-                f"out={out}: another prepare is at work on it", "wait for it, or name part=i/n"
-            ) from error
-        yield
+            if part:
+                yield False
+                return
+            message = f"out={out}: another prepare is at work on it"
+            raise SystemFault(message, "wait for it, or name part=i/n") from error
+        except OSError as error:
+            raise SystemFault(f"out={out}: cannot be locked: {error.strerror}", "choose another file system") from error
+        yield True

@@ -30,7 +30,7 @@ def prepare_source(
     cv2.setNumThreads(1)
     digest = source.hash()
     alive()
-    if done := journal.read(source.kind, digest):
+    if (done := journal.read(source.kind, digest)) and not done.passing:
         return done
     folder = journal.clips(source.kind, digest)
     try:

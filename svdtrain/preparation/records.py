@@ -6,11 +6,14 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from svdtrain.data.index import LARGEST_VIDEO, VIDEO_EXTENSIONS
 from svdtrain.foundation.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
+SOURCE_EXTENSIONS = (*VIDEO_EXTENSIONS, "ts", "mpg", "mpeg", "flv", "wmv", "gif")
+STILL_EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp")
 REASONS = {
     "too_short": "too short",
     "duplicate": "duplicate(s)",
@@ -33,11 +36,30 @@ REASONS = {
     "no_media": "no video or picture",
     "failed_entry": "sample(s) without a video or picture",
     "no_such_file": "caption(s) without a file",
+    "bad_caption": "unusable caption(s)",
     "hidden": "hidden",
     "linked_folder": "linked folder(s)",
 }
 """Why something is in no shard, and how the last line calls it."""
+PASSING = {"hang", "crash", "unreadable"}
+"""Reasons that may be gone at the next start."""
 AT_ONCE = 1 << 22
+
+
+def kind_of(name: str) -> Literal["video", "still"] | None:
+    """What a file is by its name."""
+    extension = name.rpartition(".")[2].lower()
+    return "video" if extension in SOURCE_EXTENSIONS else "still" if extension in STILL_EXTENSIONS else None
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether it, or a folder that it is in, has a name that starts with a dot."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def plain(text: str) -> str:
+    """The text as UTF-8 can hold it: what is no character (of a name that is no UTF-8) in its \\udcNN form."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class UnusableSource(DataError):
@@ -67,7 +89,9 @@ class Source:
     caption: str | None = None
 
     def read(self) -> bytes:
-        """All its bytes. UnusableSource when they cannot be read."""
+        """All its bytes. UnusableSource when they cannot be read, or are too many."""
+        if self.size > LARGEST_VIDEO:
+            raise UnusableSource("too_large", f"it has {self.size:,} bytes, {LARGEST_VIDEO:,} are read: cut it")
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset or 0)
@@ -79,7 +103,9 @@ class Source:
         return data
 
     def hash(self) -> str:
-        """sha256 of its bytes, read piece by piece; of its name where they cannot be read."""
+        """sha256 of its bytes, read piece by piece; of its name where they cannot be read or are too many."""
+        if self.size > LARGEST_VIDEO:
+            return hashlib.sha256(repr(("too large", self.name, self.size, self.changed)).encode()).hexdigest()
         digest = hashlib.sha256()
         try:
             with self.path.open("rb") as file:
@@ -105,7 +131,7 @@ class Rejection:
 
     def row(self, source: str) -> dict[str, Any]:
         """Its line in rejected.jsonl."""
-        return self.numbers | {"source": source, "start": self.start, "end": self.end, "reason": self.reason}
+        return self.numbers | {"source": plain(source), "start": self.start, "end": self.end, "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -151,6 +177,11 @@ class SourceResult:
     sha256: str
     clips: tuple[FinishedClip, ...]
     rejected: tuple[Rejection, ...]
+
+    @property
+    def passing(self) -> bool:
+        """Whether it says more of the moment than of the source."""
+        return any(why.reason in PASSING for why in self.rejected)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

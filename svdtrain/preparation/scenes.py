@@ -14,7 +14,7 @@ from scenedetect.common import Timecode
 from svdtrain.foundation.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 LONGEST_SIDE = 256
 SHORTEST_SCENE = 2
 """Frames. A cut that is missed costs more than a scene that is too short to use."""
+ALIVE_EVERY = 64
+"""Frames."""
 # None of these can point at another file: a playlist or a script that is named .mp4 must not be followed.
 SAFE = {"format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,gif,asf", "protocol_whitelist": "none"}
 # A damaged stream must raise, not yield patched pictures.
 STRICT = {"err_detect": "explode"}
 
 
-def find_cuts(path: Path, name: str) -> list[float]:
+def find_cuts(path: Path, name: str, alive: Callable[[], None] = lambda: None) -> list[float]:
     """Seconds from the first frame to the first frame of each further scene, ascending.
 
     Hard cuts are found, slow fades are not. Frames are decoded one by one and reduced at once, so that memory does not
-    grow with the video. DataError when it cannot be decoded to its end.
+    grow with the video; `alive` is called now and then. DataError when it cannot be decoded to its end.
     """
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{name} is empty", "take it out of the folder")
@@ -47,7 +49,11 @@ def find_cuts(path: Path, name: str) -> list[float]:
             detector = AdaptiveDetector(min_scene_len=SHORTEST_SCENE)
             rate = stream.average_rate or Fraction(25)
             frames = _small_frames(container.decode(stream), stream.time_base or Fraction(1, 90_000), rate)
-            cuts = [cut for moment, picture_HWC in frames for cut in detector.process_frame(moment, picture_HWC)]
+            cuts: list[FrameTimecode] = []
+            for number, (moment, picture_HWC) in enumerate(frames):
+                cuts += detector.process_frame(moment, picture_HWC)
+                if number % ALIVE_EVERY == 0:
+                    alive()
     except FFmpegError as error:
         raise DataError(f"{name} is damaged: {error.strerror}", "take it out of the folder, or mend it") from error
     except OSError as error:

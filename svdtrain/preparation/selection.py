@@ -63,7 +63,8 @@ def select(
             signatures = {key: one.clip.signature for key, one in found.items() if one.source.kind == kind}
             alike += groups(signatures, config.duplicate_bits)
     for first, *others in alike:
-        for key in others:
+        # What one source shows again and again it may show: a camera that stands still.
+        for key in [key for key in others if found[key].source.name != found[first].source.name]:
             one = found.pop(key)
             end = one.clip.start + one.clip.frames / one.clip.fps if one.clip.fps else None
             start = one.clip.start if one.clip.fps else None

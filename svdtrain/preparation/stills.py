@@ -7,9 +7,10 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from svdtrain.data.decoding import LARGEST_PICTURE
+from svdtrain.data.stills import upright
 from svdtrain.preparation.duplicates import signature
 from svdtrain.preparation.journal import write_whole
 from svdtrain.preparation.quality import measure
@@ -74,10 +75,10 @@ def _decoded(data: bytes) -> np.ndarray:
                 raise UnusableSource("damaged", f"it has {width}x{height} pixels", height=height, width=width)
             if getattr(file, "n_frames", 1) > 1:
                 raise UnusableSource("no_media", "it is an animation; make a video of it")
-            upright = ImageOps.exif_transpose(file).convert("RGBA")
+            turned = upright(file).convert("RGBA")
     except UnidentifiedImageError as error:
         raise UnusableSource("damaged", "it is no picture") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnusableSource("damaged", f"it is damaged: {' '.join(str(error).split())}") from error
-    ground = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-    return np.asarray(Image.alpha_composite(ground, upright).convert("RGB"))
+    ground = Image.new("RGBA", turned.size, (0, 0, 0, 255))
+    return np.asarray(Image.alpha_composite(ground, turned).convert("RGB"))

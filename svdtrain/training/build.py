@@ -125,7 +125,7 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         seed=config.seed,
         clips_per_step=config.data.batch_size * config.trainer.accumulate * config.trainer.devices,
         condition_dropout=config.trainer.condition_dropout,
-        cache=EncodingCache() if config.data.cache in ("auto", "memory") else None,
+        cache=EncodingCache() if config.data.cache in ("auto", "memory") and config.data.order == "exact" else None,
         denoiser_dtype=DTYPES[precision],
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from svdtrain.data.latent_cache import LatentEntry
-from svdtrain.data.stream import ignore_signals
+from svdtrain.data.loading import ended, ignore_signals
 from svdtrain.data.transforms import to_unit
 from svdtrain.data.whole_clips import WholeClip, WholeClips
 from svdtrain.foundation.errors import DataError
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64
 """Windows whose first frames are encoded together."""
+LASTING = {"damaged", "too_short", "low_fps", "no_media", "too_large"}
+"""Reasons that say something of the clip, and not of the moment (a server, a disk, a machine under load)."""
 
 
 class Job(NamedTuple):
@@ -77,12 +79,16 @@ def fill_shard(
     loader = DataLoader(clips, batch_size=None, num_workers=workers, worker_init_fn=ignore_signals)
 
     def entries() -> Iterator[tuple[str, LatentEntry | DataError]]:
-        for job, whole in zip(shard.jobs, loader, strict=True):
-            if isinstance(whole, DataError) and not stream.skip:
-                raise whole
-            bad = whole if isinstance(whole, DataError) else None
-            yield job.entry, whole if isinstance(whole, DataError) else encode_whole(family, whole, device)
-            note(job, bad)
+        with ended(batches := iter(loader)):
+            for job, whole in zip(shard.jobs, batches, strict=True):
+                if isinstance(whole, WholeClip):
+                    bad, entry = None, encode_whole(family, whole, device)
+                elif isinstance(whole, DataError) and whole.reason in LASTING and stream.skip:
+                    bad = entry = whole
+                else:
+                    raise whole
+                yield job.entry, entry
+                note(job, bad)
         if stream.child:
             stream.child.close()
 

@@ -23,6 +23,6 @@ def test_streaming_trains_and_restarts(tmp_path: Path, capfd: pytest.CaptureFixt
     assert main(["fit", *words[:-1], f"resume={tmp_path / 'run'}", "trainer.max_steps=4"]) == 0
     assert "warning: data.order=stream cannot go on where it was" in capfd.readouterr().err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 4
-    for word in ("data.buckets=true", "data.cache=disk"):
+    for word in ("data.buckets=true", "data.cache=disk", "data.cache=memory", "data.stills=true"):
         assert main(["fit", *words[:-1], word]) == 2
         assert "wants every clip listed, and data.order is stream" in capfd.readouterr().err

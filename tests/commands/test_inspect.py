@@ -79,10 +79,11 @@ def test_the_batch_is_the_first_that_training_takes(tmp_path: Path) -> None:
         assert f"32×32\n3 frames\n{fps:g} fps\nmotion bucket {motion:g}\nposition {place}" in page.text("batch")
 
 
-def test_packaged_shards_without_an_index(tmp_path: Path) -> None:
+def test_a_packaged_set(tmp_path: Path) -> None:
     page = inspect(tmp_path, "demo:style", "most_decoded=9", "most_shown=4")
     assert "Clips\n112\n" in page.text("head")
-    assert "112 of 112 clips are not verified" in page.text("advice")
+    assert "not verified" not in page.text("advice")
+    assert "Verified\n100%" in page.text("head")
     assert "measured on 9 of them" in page.text("distributions")
     assert len(page.pictures["samples"]) == 4
     assert "rejected" not in page.texts

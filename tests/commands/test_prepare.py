@@ -20,7 +20,7 @@ MISTAKES = {
     "one clip": (["source={t}/one"], 3, "1 clips came out of 1 sources"),
     "out inside": (["out={t}/one/out"], 2, "lies in source"),
     "out taken": (["out={t}/taken"], 2, "taken, it holds mine"),
-    "captions torn": (["source={t}/latin"], 3, "a.txt: byte 3"),
+    "captions torn": (["source={t}/latin"], 3, "metadata.jsonl: byte 3"),
     "no out": (["out=null"], 2, "out: null is not allowed"),
     "part": (["part=0/3"], 2, "part: '0/3' is not allowed"),
     "fps": (["fps=0"], 2, "fps: 0 is not allowed"),
@@ -35,7 +35,7 @@ def test_mistakes_are_one_line(case: str, tmp_path: Path, capsys: pytest.Capture
         (tmp_path / name).mkdir()
     (tmp_path / "one" / "a.mp4").write_bytes(numbered(20))
     (tmp_path / "latin" / "a.mp4").write_bytes(numbered(20))
-    (tmp_path / "latin" / "a.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "latin" / "metadata.jsonl").write_bytes(b"caf\xe9")
     (tmp_path / "taken" / "mine").write_text("")
     wrong, code, said = MISTAKES[case]
     given = [word.format(t=tmp_path) for word in wrong]

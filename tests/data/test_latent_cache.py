@@ -151,3 +151,16 @@ def test_damage_and_nonsense_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "train-000000.latents.idx.jsonl").write_text('{"key": 1')
     with pytest.raises(DataError, match=r"idx\.jsonl cannot be read"):
         LatentCache(tmp_path, RECIPE)
+
+
+def test_what_was_removed_or_never_finished_is_made_again(tmp_path: Path) -> None:
+    filled(tmp_path)
+    index, tar = tmp_path / "train-000000.latents.idx.jsonl", tmp_path / "train-000000.latents.tar"
+    (tmp_path / ".partial-0123-other.latents.idx.jsonl").write_bytes(index.read_bytes().replace(b'"a"', b'"z"'))
+    assert "z" not in LatentCache(tmp_path, RECIPE)
+    content = tar.read_bytes()
+    tar.write_bytes(content[:2000])
+    assert "a" not in LatentCache(tmp_path, RECIPE)
+    tar.unlink()
+    assert "a" not in LatentCache(tmp_path, RECIPE)
+    assert "a" in filled(tmp_path)

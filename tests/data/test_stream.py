@@ -15,9 +15,10 @@ from PIL import Image
 
 from svdtrain.data.buckets import Sampling, lanes_of
 from svdtrain.data.clip import Shard
+from svdtrain.data.loading import ClipLoader, GlobalBatches
 from svdtrain.data.order import BatchOrder
 from svdtrain.data.shards import index_rows, index_shard, write_samples, write_shard
-from svdtrain.data.stream import ClipLoader, ClipStream, GlobalBatches, Loaded, Slot, load_item
+from svdtrain.data.stream import ClipStream, Loaded, Slot, load_item
 from svdtrain.data.table import ClipTable, TableBuilder
 from svdtrain.foundation.errors import DataError
 from svdtrain.types import ClipBatch

@@ -18,7 +18,7 @@ GOOD: dict[str, tuple[Files, dict[str, str]]] = {
         {"a.mp4": "A cat,\nrunning.", "deep/b.v2.mov": "Ein Bär 🐻"},
     ),
     "a sidecar of a video and of a still": ({"a.mp4": b"", "a.png": b"", "a.txt": "x"}, {"a.mp4": "x", "a.png": "x"}),
-    "texts beside nothing": ({"readme.txt": b"\xff", "a.json": "{}", "a.txt": b"\xff", "prompt.txt": b"\xff"}, {}),
+    "texts beside nothing": ({"readme.txt": b"\xff", "a.json": "{}", "a.txt": b"\xff"}, {}),
     "csv": (
         {"metadata.csv": 'file_name,fps,text\r\na.mp4,7,"one, two"\r\n./b/c.mp4,8,"three\nfour"\r\n'},
         {"a.mp4": "one, two", "b/c.mp4": "three\nfour"},
@@ -30,13 +30,25 @@ GOOD: dict[str, tuple[Files, dict[str, str]]] = {
     ),
     "two lists": ({"prompt.txt": "A\r\nB\u2028b\r\n", "videos.txt": "a.mp4\nv/b.mp4"}, {"a.mp4": "A", "v/b.mp4": "B\u2028b"}),
     "the same twice": ({"a.mp4": b"", "a.txt": "A", "metadata.csv": "file_name,text\na.mp4,A\n"}, {"a.mp4": "A"}),
+    "byte order marks": (
+        {"a.mp4": b"", "a.txt": b"\xef\xbb\xbfhi", "metadata.csv": b"\xef\xbb\xbffile_name,text\nb.mp4,B\n"},
+        {"a.mp4": "hi", "b.mp4": "B"},
+    ),
+    "blanks before a quote": ({"metadata.csv": 'file_name, text\na.mp4, "A, B"\n'}, {"a.mp4": "A, B"}),
+    "an empty text beside a caption": ({"metadata.jsonl": '{"file_name": "a", "text": "", "caption": "A"}'}, {"a": "A"}),
+    "what a Mac leaves": ({"a.mp4": b"", "._a.mp4": b"", "._a.txt": b"\x00\x05\xb0", ".x/b.mp4": b"", ".x/b.txt": "B"}, {}),
+    "beside no video": ({"README.pdf": b"", "README.txt": b"caf\xe9"}, {}),
     "a video named prompt": ({"prompt.mp4": b"", "prompt.txt": "P"}, {"prompt.mp4": "P"}),
 }  # fmt: skip
 
 BAD: dict[str, tuple[Files, str]] = {
     "latin 1": ({"a.mp4": b"", "a.txt": b"caf\xe9 au lait"}, r"a.txt: byte 3: b'\xe9 au' is no UTF-8"),
     "utf 16": ({"a.mp4": b"", "a.txt": "x".encode("utf-16")}, r"a.txt: byte 0: b'\xff\xfex"),
-    "byte order mark": ({"a.mp4": b"", "a.txt": b"\xef\xbb\xbfhi"}, "a.txt: byte 0: it starts with a byte order mark"),
+    "latin 1 behind a byte order mark": ({"a.mp4": b"", "a.txt": b"\xef\xbb\xbfcaf\xe9"}, r"a.txt: byte 6: b'\xe9' is no"),
+    "csv with a bare comma": ({"metadata.csv": "file_name,text\na.mp4,a cat, sitting\n"}, "metadata.csv: line 2: it has more"),
+    "half a character": ({"metadata.jsonl": '{"file_name": "a.mp4", "text": "a \\ud83d"}'}, "line 1: half of a"),
+    "prompts without videos": ({"prompt.txt": "A"}, "prompt.txt stands without videos.txt"),
+    "videos without prompts": ({"videos.txt": "a.mp4"}, "videos.txt stands without prompt.txt"),
     "empty": ({"a.mp4": b"", "a.txt": b""}, "a.txt: byte 0: the caption is empty"),
     "blank": ({"a.mp4": b"", "a.txt": b" \n\n"}, "a.txt: byte 0: the caption is empty"),
     "one megabyte": ({"a.mp4": b"", "a.txt": b"x" * (1 << 20)}, "a.txt: byte 65536: the text goes on, 65,536 bytes"),

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from webdataset.compat import WebDataset
 
 from svdtrain.cli import main
+from svdtrain.config import compose, overrides
+from svdtrain.config.schema import PrepareConfig
 from svdtrain.data.decoding import probe
 from svdtrain.data.encoding import encode_mp4
 from svdtrain.data.manifest import read_manifest
-from svdtrain.preparation.journal import locked
+from svdtrain.preparation.journal import Journal, locked
+from svdtrain.preparation.one_source import refused
 from tests.preparation import folders
 from tests.preparation.folders import bytes_of, index_rows, rows, save_folder, waves, words
 
@@ -143,9 +148,63 @@ def test_a_long_video_goes_on_after_its_last_finished_clip(tmp_path: Path) -> No
 def test_two_jobs_do_not_share_a_folder(
     whole: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with locked(tmp_path / "out", shared=True):
+    with locked(tmp_path / "out", part="1/2"):
         assert main(words(whole[0], tmp_path / "out")) == 5
         assert "another prepare is at work on it" in capsys.readouterr().err
+
+
+def test_a_part_that_ends_before_others_is_no_fault(
+    whole: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with locked(out, part="2/2"):
+        assert main(words(whole[0], out, "part=1/2")) == 0
+        assert "part 1/2: done (3 sources), other parts are at work" in capsys.readouterr().out
+    assert main(words(whole[0], out, "part=2/2")) == 0
+    assert bytes_of(out / "shards") == bytes_of(whole[1] / "shards")
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hang, a crash or a missing permission says nothing of the bytes."""
+    folder, out = save_folder(tmp_path / "in"), tmp_path / "out"
+    result = refused(hashlib.sha256((folder / "wave 1.mp4").read_bytes()).hexdigest(), "crash", "out of memory")
+    [config] = compose.check(overrides.parse(words(folder, out)[1:], "prepare"), PrepareConfig)
+    Journal.open(out / "work", config).write("video", result)
+    assert main(words(folder, out)) == 0
+    assert "5 sources -> 5 clips kept, 0 rejected" in capsys.readouterr().out
+
+
+def test_names_that_are_no_utf_8_are_written_as_such(tmp_path: Path) -> None:
+    folder, out = save_folder(tmp_path / "in"), tmp_path / "out"
+    os.rename(os.fsencode(folder / "wave 1.mp4"), os.fsencode(folder) + b"/caf\xe9.mp4")  # noqa: PTH104
+    (folder / os.fsdecode(b"\xe9.md")).write_text("")
+    assert main(words(folder, out)) == 0
+    manifest = read_manifest(str(out))
+    assert "caf\\udce9.mp4" in {*manifest.train.every_source(), *manifest.held_out.every_source()}
+    assert '"\\\\udce9.md"' in (out / "rejected.jsonl").read_text()
+
+
+def test_a_caption_that_cannot_be_used_costs_no_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = save_folder(tmp_path / "in"), tmp_path / "out"
+    (folder / "wave 1.txt").write_bytes(b"caf\xe9")
+    (folder / "wave 2.txt").write_bytes(b"\xef\xbb\xbfa wave")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "wave.mp4").write_bytes((folder / "wave 1.mp4").read_bytes())
+    assert main(words(folder, out)) == 0
+    assert "5 clips kept, 2 rejected (1 unusable caption, 1 hidden)" in capsys.readouterr().out
+    assert {row["caption"] for row in index_rows(out).values()} == {None, "a wave"}
+
+
+def test_a_camera_that_stands_still_keeps_its_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Clips of one video that look alike are different moments; the same moment in another file is a copy."""
+    frames_THWC = np.repeat(waves(7, 1), 75, axis=0)
+    for place in range(75):
+        frames_THWC[place, 20:26, place % 58 : place % 58 + 6] = 255
+    folder, out = save_folder(tmp_path / "in"), tmp_path / "out"
+    (folder / "a.mp4").write_bytes(encode_mp4(frames_THWC, 25))
+    (folder / "b.mp4").write_bytes(encode_mp4(frames_THWC, 25, crf=20))
+    assert main(words(folder, out, "duplicate_bits=4", "most_frozen=1.0")) == 0
+    assert "7 sources -> 8 clips kept, 3 rejected (3 duplicates)" in capsys.readouterr().out
 
 
 def test_a_finished_dataset_is_left_alone(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from svdtrain.data.stream import ClipLoader
+from svdtrain.data.loading import ClipLoader
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
