@@ -33,6 +33,8 @@ class Kept:
     caption: str | None
     motion_bucket_id: int | None = None
     split: Split = "train"
+    origin: str = ""
+    """The video it was cut from, by one name for all videos that share a picture: they stand on one side of the split."""
 
 
 def select(
@@ -44,6 +46,10 @@ def select(
 ) -> tuple[list[Kept], list[list[str]]]:
     """The clips without duplicates, by key, and the groups of near duplicates; `rejected` gets all others."""
     first_with: dict[tuple[str, str], str] = {}
+    captions: dict[tuple[str, str], str] = {}
+    for source in sources:  # of equal files, the first that has one
+        if source.caption:
+            captions.setdefault((source.kind, results[source.name].sha256), source.caption)
     found: dict[str, Kept] = {}
     for number, source in enumerate(sources):
         result = results[source.name]
@@ -56,12 +62,13 @@ def select(
         slug = re.sub(r"[^a-z0-9]+", "-", source.name.rpartition("/")[2].rpartition(".")[0].lower()).strip("-")[:40]
         for place, clip in enumerate(result.clips):
             key = "-".join(part for part in (f"{number:06d}", slug.strip("-"), f"{place:03d}") if part)
-            found[key] = Kept(key, source, clip, folder / clip.file, source.caption)
+            found[key] = Kept(key, source, clip, folder / clip.file, captions.get((source.kind, result.sha256)))
     alike: list[list[str]] = []
     if config.duplicate_bits is not None:
         for kind in ("video", "still"):
             signatures = {key: one.clip.signature for key, one in found.items() if one.source.kind == kind}
             alike += groups(signatures, config.duplicate_bits)
+    origins = _joined([[found[key].source.origin for key in group] for group in alike])
     for first, *others in alike:
         # What one source shows again and again it may show: a camera that stands still.
         for key in [key for key in others if found[key].source.name != found[first].source.name]:
@@ -70,7 +77,24 @@ def select(
             start = one.clip.start if one.clip.fps else None
             numbers = {"of": first, "frames": one.clip.frames}
             rejected.append((one.source.name, Rejection("duplicate", start, end and round(end, 6), numbers)))
-    return [found[key] for key in sorted(found)], alike
+    kept = [found[key] for key in sorted(found)]
+    return [replace(one, origin=origins.get(one.source.origin, one.source.origin)) for one in kept], alike
+
+
+def _joined(groups: Sequence[Sequence[str]]) -> dict[str, str]:
+    """{name: the least name that it is linked with} for all names of groups; names of one group are linked."""
+    least: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while least.setdefault(name, name) != name:
+            name = least[name]
+        return name
+
+    for first, *others in groups:
+        for other in others:
+            low, high = sorted((root(first), root(other)))
+            least[high] = low
+    return {name: root(name) for name in least}
 
 
 def with_motion_ids(kept: list[Kept], config: PrepareConfig) -> list[Kept]:
@@ -95,8 +119,8 @@ def with_split(kept: list[Kept]) -> list[Kept]:
     held: set[str] = set()
     for kind in ("video", "still"):
         clips = [one for one in kept if one.source.kind == kind]
-        if chosen := held_out_sources(one.source.origin for one in clips):
-            held |= {one.key for one in clips if one.source.origin in chosen}
+        if chosen := held_out_sources(one.origin for one in clips):
+            held |= {one.key for one in clips if one.origin in chosen}
         elif len(clips) > 1:
             held |= {one.key for one in clips[-max(1, len(clips) // HELD_OUT_EVERY) :]}
     return [replace(one, split="held_out" if one.key in held else "train") for one in kept]

@@ -20,7 +20,7 @@ from svdtrain.config import compose, overrides
 from svdtrain.config.schema import PrepareConfig
 from svdtrain.data.decoding import probe
 from svdtrain.data.encoding import encode_mp4
-from svdtrain.data.manifest import read_manifest
+from svdtrain.data.manifest import held_out_sources, read_manifest
 from svdtrain.preparation.journal import Journal, locked
 from svdtrain.preparation.one_source import refused
 from tests.preparation import folders
@@ -257,3 +257,25 @@ def test_a_full_disk_is_one_line_and_the_next_start_goes_on(
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert main(words(folder, tmp_path / "out")) == 0
     assert bytes_of(tmp_path / "out") == bytes_of(expected)
+
+
+def test_two_uploads_of_one_film_stand_on_one_side(tmp_path: Path) -> None:
+    """They share a scene; what is left of both is trained on, or held out, together. A copy's caption is not lost."""
+    folder, out = save_folder(tmp_path / "in", videos=8), tmp_path / "out"
+    shared, one, other = waves(70, 25), waves(71, 25), waves(72, 25)
+    # Without the other one, the film would be held out and the upload trained on.
+    names = [f"film {number}.mp4" for number in range(500)]
+    rest = [*(f"wave {number}.mp4" for number in range(8)), "upload.mp4"]
+    film = next(name for name in names if held_out_sources([name, *rest]) == {name})
+    (folder / film).write_bytes(encode_mp4(np.concatenate([shared, one]), 25))
+    (folder / "upload.mp4").write_bytes(encode_mp4(np.concatenate([shared, other]), 25, crf=20))
+    (folder / "z.mp4").write_bytes((folder / "wave 1.mp4").read_bytes())
+    (folder / "z.txt").write_text("a wave")
+    for name, caption in ((film, "film"), ("upload.mp4", "upload")):
+        (folder / name).with_suffix(".txt").write_text(caption)
+    assert main(words(folder, out, "duplicate_bits=4")) == 0
+    kept = index_rows(out).values()
+    sides = {name: {row["shard"] for row in kept if row["caption"] == name} for name in ("film", "upload")}
+    assert sides["film"] == sides["upload"]
+    assert sum(row["caption"] in ("film", "upload") for row in kept) == 3
+    assert "a wave" in {row["caption"] for row in kept}
