@@ -31,11 +31,18 @@ def mean_speed(frames_THWC: np.ndarray) -> float:
     return float(np.linalg.norm(flow(frames_THWC), axis=-1).mean())
 
 
-def growth(frames_THWC: np.ndarray) -> float:
-    """How much larger the picture becomes, % a frame: the flow's outward part, fitted over all pixels and frames."""
-    outward = np.stack(np.meshgrid(*[np.arange(SIZE) - (SIZE - 1) / 2] * 2), axis=-1)
+def growth(frames_THWC: np.ndarray, scene: Scene) -> tuple[float, float]:
+    """How much larger the picture and its shape become, % a frame: the flow's outward part, fitted over all pixels and
+    frames; for the shape over those within its first outline, from its own centre, beside the flow that moves it whole.
+    """
     field = flow(frames_THWC)
-    return float(100 * (field * outward).sum() / ((outward**2).sum() * len(field)))
+    y, x = np.mgrid[:SIZE, :SIZE]
+    outward = np.stack([x, y], axis=-1) - (SIZE - 1) / 2
+    picture = (field * outward).sum() / ((outward**2).sum() * len(field))
+    inside = np.hypot(x - scene.centre[0], y - scene.centre[1]) <= scene.radius
+    spread = outward[inside] - outward[inside].mean(0)
+    shape = (field[:, inside] * spread).sum() / ((spread**2).sum() * len(field))
+    return float(100 * picture), float(100 * shape)
 
 
 def tracked(frames_THWC: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.ndarray]:

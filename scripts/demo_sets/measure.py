@@ -38,7 +38,9 @@ def goal_measures(goal: str, video: np.ndarray, truth: np.ndarray, source: str, 
             "px ahead half-way": float(way[3:5].mean()),
             "px ahead at the end": float(way[-1]),
         }
-    return {"flow agreement": flow_agreement(video, truth), "growth %/frame": growth(video)}
+    picture, shape = growth(video, scene)
+    flow = flow_agreement(video, truth)
+    return {"flow agreement": flow, "growth of the picture, %/frame": picture, "growth of the shape, %/frame": shape}
 
 
 def sampled(family: ModelFamily, requests: list[Request], seeds: int) -> list[list[np.ndarray]]:

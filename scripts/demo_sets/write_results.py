@@ -33,8 +33,9 @@ FOOT = """
 *style distance*: how far texture (Gabor energies) and colour of the generated frames lie from the held-out look, in its own
 standard deviations. *lost likeness*: 1 - correlation of the shape with its first frame, found again in every later frame.
 *flow agreement*: cosine between the optical flow of the generated clip and of the held-out one. *px ahead*: how far the
-tracked shape is ahead of its start. *growth*: the outward part of the flow. Definitions: `scripts/demo_sets/goals.py`; numbers:
-the JSON files beside this page.
+tracked shape is ahead of its start. *growth*: the outward part of the flow, over the whole picture, and inside the shape's
+first outline (a second measure, added after the first was seen to be small: backgrounds have little to track).
+Definitions: `scripts/demo_sets/goals.py`; numbers: the JSON files beside this page.
 """
 
 
