@@ -40,10 +40,10 @@ def work(task: str, alive: Callable[[], None]) -> str:
 
 def test_each_end_has_its_answer_and_the_others_go_on() -> None:
     tasks = ["a", "spin", "abort", "b", "leave", "raise", "slow", "c"]
-    answers = dict(run_all(work, tasks, workers=2, deadline=6.0))
+    answers = dict(run_all(work, tasks, workers=2, deadline=12.0))
     assert answers.keys() == set(tasks)
     assert {task: answers[task] for task in ("a", "b", "c", "slow")} == {"a": "A", "b": "B", "c": "C", "slow": "SLOW"}
-    assert answers["spin"] == Failure("hang", "no clip was finished in 6 s")
+    assert answers["spin"] == Failure("hang", "no clip was finished in 12 s")
     assert answers["abort"] == Failure("crash", f"the process ended with exit code {-signal.SIGABRT}")
     assert answers["leave"] == Failure("crash", "the process ended with exit code 3")
     assert answers["raise"] == Failure("crash", "ValueError: odd picture")
@@ -61,7 +61,7 @@ from svdtrain.preparation.pool import run_all
 from tests.preparation.test_pool import work
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
-    list(run_all(work, ["spin one", "spin two"], workers=2, deadline=600))
+    list(run_all(work, ["spin one", "spin two"], workers=2, deadline=12.0))
 """
 
 
