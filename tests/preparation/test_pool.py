@@ -32,7 +32,7 @@ def work(task: str, alive: Callable[[], None]) -> str:
     if task == "full":
         raise SystemFault("disk full", "make room")
     if task == "slow":
-        for _ in range(14):
+        for _ in range(28):
             time.sleep(0.5)
             alive()
     return task.upper()

@@ -24,7 +24,7 @@ def test_each_end_has_its_answer() -> None:
     assert answers["abort"] == Failure("crash", "the process ended with exit code -6")
     assert answers["raise"] == Failure("crash", "ValueError: odd picture")
     with pytest.raises(SystemFault) as caught:
-        list(run_all_on_ray(work, ["full"], workers=1, deadline=4, address=None))
+        list(run_all_on_ray(work, ["full"], workers=1, deadline=20, address=None))
     assert caught.value.hint == "make room"
 
 
