@@ -11,10 +11,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from svdtrain.config.fields import every_nth
 from svdtrain.data.bad_samples import FEWEST_COUNTED
 from svdtrain.data.latent_cache import LatentCache
 from svdtrain.families.build import build_family
-from svdtrain.foundation.errors import DataError, SystemFault, UsageError
+from svdtrain.foundation.errors import DataError, SystemFault
 from svdtrain.foundation.hardware import choose_device
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.training import build
@@ -31,19 +32,14 @@ PLAIN_EVERY = 30.0
 def run(config: CacheConfig, overrides: list[str]) -> None:  # noqa: ARG001
     """Encode what is not there yet, and say what became of every clip."""
     quiet_packages()
-    console = Console()
+    console, mine = Console(), every_nth(config.part)
     data = build.build_data(config)
     data.setup("fit")
     family = build_family(config.model)
     device = choose_device(config.trainer.device)
     recipe = recipe_of(config, family)
     cache = LatentCache(folder := cache_folder(config), recipe)
-    part, parts = (int(word) for word in (config.part or "1/1").split("/"))
-    if part > parts:
-        raise UsageError(
-            f"part={config.part}: there is no part {part} of {parts}", f"part=1/{parts} to {parts}/{parts}"
-        )
-    shards = list(jobs_by_shard(data.stream, recipe))[part - 1 :: parts]
+    shards = list(jobs_by_shard(data.stream, recipe))[mine]
     family.to(device, torch.float32)
     with _Count(console, sum(len(shard.jobs) for shard in shards)) as count:
         for shard in shards:

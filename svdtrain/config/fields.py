@@ -6,12 +6,26 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from svdtrain.foundation.errors import UsageError
+
 Positive = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+Part = Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")]
+"""i/n: the i-th of n jobs of an array."""
+
+
+def every_nth(part: str | None) -> slice:
+    """What of a list is this part's; all of it where there are no parts. UsageError for i above n."""
+    number, parts = (int(word) for word in (part or "1/1").split("/"))
+    if number > parts:
+        raise UsageError(f"part={part}: there is no part {number} of {parts}", f"part=1/{parts} to {parts}/{parts}")
+    return slice(number - 1, None, parts)
 
 
 class Strict(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from svdtrain.config.fields import Positive, Share, Strict
+from svdtrain.config.fields import Part, Positive, Share, Strict
 
 
 class PrepareConfig(Strict):
@@ -76,5 +76,5 @@ class PrepareConfig(Strict):
     """Of the cluster, or `auto`; null: a Ray is started on this machine."""
     deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Seconds without a finished stage or clip after which a source is given up."""
-    part: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None
+    part: Part | None
     """i/n: only every n-th source from the i-th on, for array jobs on one file system; the last one to end assembles."""

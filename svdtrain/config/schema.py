@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from svdtrain.config.fields import Beta, Finite, Level, NoiseLevels, Positive, Rate, Share, Strict
+from svdtrain.config.fields import Beta, Finite, Level, NoiseLevels, Part, Positive, Rate, Share, Strict
 from svdtrain.config.preparation import PrepareConfig as PrepareConfig
 
 
@@ -192,7 +192,7 @@ class FitConfig(Strict):
 class CacheConfig(FitConfig):
     """`python -m svdtrain cache`: the settings of the fit that is to follow."""
 
-    part: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None
+    part: Part | None
     """i/n: only every n-th shard from the i-th on, for array jobs and several GPUs."""
 
 

@@ -64,8 +64,6 @@ class Manifest:
     """Of each entry of data.source."""
     sha256: tuple[str, ...] = ()
     """Of each shard, where a manifest knows it."""
-    streamed: int = 0
-    """Shards to train on, where `train` lists the clips of one of them only."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -73,7 +71,7 @@ class Manifest:
 
         Where the shards lie does not matter.
         """
-        digest = hashlib.sha256(repr((self.sha256, self.weights, self.streamed)[: 3 if self.streamed else 2]).encode())
+        digest = hashlib.sha256(repr((self.sha256, self.weights)).encode())
         for split, clips in (("train", self.train), ("held_out", self.held_out)):
             digest.update(f"{split} {len(clips)}\n".encode())
             for key in clips.every_key():

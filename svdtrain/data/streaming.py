@@ -122,9 +122,7 @@ class StreamingDataModule(ClipDataModule):
     def manifest(self) -> Manifest:
         """Of the held-out shards and one of the others, which stands for them all when the data are checked."""
         train, held_out = self._listed
-        return Manifest(
-            read_shards(train[:1], stills=self.stills), read_shards(held_out, stills=self.stills), streamed=len(train)
-        )
+        return Manifest(read_shards(train[:1], stills=self.stills), read_shards(held_out, stills=self.stills))
 
     def describe(self) -> Summary:
         """What is known without reading every shard."""

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from svdtrain.config.fields import every_nth
 from svdtrain.foundation.errors import UsageError
 from svdtrain.preparation.assembly import assemble, last_line, sources_digest
 from svdtrain.preparation.discovery import Listing, list_sources
@@ -35,17 +36,13 @@ def prepare(config: PrepareConfig, console: Console) -> str:
         return f"{config.source} is a prepared dataset already ({_clips(finished)} clips): data.source={config.source}"
     _check_out(folder, out)
     listing = list_sources(folder)
-    part, parts = (int(word) for word in (config.part or "1/1").split("/"))
-    if part > parts:
-        raise UsageError(
-            f"part={config.part}: there is no part {part} of {parts}", f"part=1/{parts} to {parts}/{parts}"
-        )
+    share = every_nth(config.part)
     journal = Journal.open(out / "work", config)
     with locked(out, part=config.part):
         hashes = _known_hashes(listing, journal)
         if manifest := _manifest(out):
             return _again(manifest, listing, hashes, config, journal)
-        mine = listing.sources[part - 1 :: parts]
+        mine = listing.sources[share]
         with SourceProgress(console, len(mine), sum(source.size for source in mine)) as progress:
             hashes |= _work_through(mine, hashes, config, journal, progress)
     return _end(listing, hashes, config, journal, out)
