@@ -14,7 +14,7 @@ import torch
 
 from svdtrain.adapters.files import save_adapter
 from svdtrain.adapters.fingerprint import fingerprint
-from svdtrain.adapters.inject import adapter_parameters, inject, lora_config
+from svdtrain.adapters.inject import adapter_parameters, inject, peft_config
 from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
 from svdtrain.cli import main
 from svdtrain.data.shards import write_shard
@@ -51,7 +51,8 @@ def save_adapter_of(model: Path, folder: Path) -> None:
     spec = AdapterSpec({"spatial": HalfSpec(SPEC.targets["attention"]["spatial"], 2, 2, 1e-3)})
     inject(family.denoiser, spec, seed=0)
     info = AdapterInfo(model="nano", source=str(model), base="tiny", base_fingerprint=mark)
-    save_adapter(folder, adapter_parameters(family.denoiser), lora_config(spec), info)
+    tensors = {name: tensor.detach().numpy() for name, tensor in adapter_parameters(family.denoiser).items()}
+    save_adapter(folder, tensors, peft_config(spec).to_dict(), info)
 
 
 def bad_models(root: Path) -> None:

@@ -1,37 +1,47 @@
-"""Adapter files: adapter_model.safetensors in peft's layout, with everything needed to use it in the header."""
+"""Adapter files: found, read in any known format, checked, and written. Without torch."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from peft import LoraConfig
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import numpy as np
 
+from svdtrain.adapters import formats
+from svdtrain.adapters.container import DTYPES, Container, write_container
 from svdtrain.adapters.spec import AdapterInfo
 from svdtrain.foundation.errors import ModelError
 from svdtrain.foundation.files import write_atomic
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Mapping
 
+    from svdtrain.adapters.layer import Layer
+    from svdtrain.adapters.layout import Layout
+
+Array = np.ndarray[Any, np.dtype[Any]]
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-_PREFIX = "base_model.model."
-_RANGE = (1e-4, 1e4)
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """A file's contents: tensors named MODULE.lora_A.weight and MODULE.lora_B.weight."""
+    """A file's contents, by the names that diffusers gives the modules."""
 
-    tensors: dict[str, Tensor]
-    config: LoraConfig
+    path: Path
+    layers: Mapping[str, Layer]
     info: AdapterInfo
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """peft's config, as far as the file states it."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    format: str = formats.PEFT
+    dtype: str = "fp32"
+    """Of its tensors."""
+    layout: Layout | None = None
+    """Of the base that its names were understood by."""
 
 
 def adapter_path(place: str | Path) -> Path:
@@ -41,73 +51,135 @@ def adapter_path(place: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     problem = f"holds neither {WEIGHTS} nor adapter/{WEIGHTS}" if path.is_dir() else "does not exist"
-    raise ModelError(f"adapter={place}: {problem}", "give a run folder or an adapter file written by fit")
+    raise ModelError(
+        f"adapter={place}: {problem}", "give a run folder or an adapter file, such as fit and export write"
+    )
 
 
-def save_adapter(folder: Path, tensors: dict[str, Tensor], config: LoraConfig, info: AdapterInfo) -> Path:
-    """Write fp32 weights, header and adapter_config.json; each file appears whole or not at all."""
-    described = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items() if v is not None}
+def save_adapter(folder: Path, tensors: Mapping[str, Array], config: Mapping[str, Any], info: AdapterInfo) -> Path:
+    """Write fp32 weights in peft's layout, header and adapter_config.json; each file appears whole or not at all.
+
+    `tensors`: MODULE.lora_A.weight and so on; `config`: peft's own, which states rank and alpha.
+    """
+    described = {key: sorted(v) if isinstance(v, set) else v for key, v in config.items() if v is not None}
     described = json.loads(json.dumps(described, default=str))
     header = {"format": "pt", "lora_adapter_metadata": json.dumps(described, sort_keys=True)}
-    header |= {f"svdtrain.{key}": value for key, value in asdict(info).items() if value}
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {f"{_PREFIX}{name}": t.detach().to("cpu", torch.float32).contiguous() for name, t in tensors.items()}
-    write_atomic(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True).encode())
-    write_atomic(folder / WEIGHTS, _ordered(save(plain, metadata=header)))
+    named = {f"{formats.PEFT_PREFIX}{name}": np.asarray(tensor) for name, tensor in tensors.items()}
+    write_atomic(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True))
+    write_container(folder / WEIGHTS, named, header | info.header(private=True))
     return folder / WEIGHTS
 
 
-def _ordered(content: bytes) -> bytes:
-    """The same file with its header's keys in order: safetensors writes them in a random one."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert len(header.encode()) <= length
-    return content[:8] + header.encode().ljust(length) + content[8 + length :]
+def read_adapter(place: str | Path, layout: Layout | None = None) -> AdapterFile:
+    """Read and check an adapter, by its base's layout or else that of the published model its names belong to.
 
-
-def read_adapter(place: str | Path) -> AdapterFile:
-    """Read and check an adapter. Raises ModelError for a damaged, empty, non-finite or foreign file."""
+    Raises ModelError for a file that is damaged, empty, not finite, of unknown names, or for a base of another shape.
+    """
     path = adapter_path(place)
-    try:
-        with safe_open(path, "pt") as file:
-            header: dict[str, str] = file.metadata() or {}
-            tensors = {name.removeprefix(_PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a whole safetensors file ({error})", "copy or train it again") from error
-    strange = [name for name in tensors if not name.endswith((".lora_A.weight", ".lora_B.weight"))]
-    if strange or not tensors:
-        what = f"{len(strange)} tensors are no LoRA, first '{strange[0]}'" if strange else "it holds no tensors"
-        raise ModelError(f"{path}: {what}", "adapters written by svdtrain or peft name theirs MODULE.lora_A.weight")
-    bad = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
-    if bad:
-        raise ModelError(f"{path}: '{bad}' holds numbers that are not finite", "use an earlier checkpoint of the run")
-    known = {field.name for field in fields(AdapterInfo)}
-    named = {key.removeprefix("svdtrain."): value for key, value in header.items() if key.startswith("svdtrain.")}
-    info = AdapterInfo(**{key: value for key, value in named.items() if key in known})
-    return AdapterFile(tensors, _config(path, header), info)
+    container = Container(path)
+    keys = formats.split_keys(container.entries)
+    if not container.entries:
+        raise ModelError(f"{path}: it holds no tensors", "train or export it again")
+    if keys.strange:
+        first = ", ".join(f"'{key}'" for key in keys.strange[:3])
+        hint = "read are LoRA, DoRA, LoHa and LoKr as peft, diffusers, kohya's tools and svdtrain write them"
+        raise ModelError(f"{path}: {len(keys.strange)} tensors are no adapter's, first {first}", hint)
+    settings = _settings(path, container, formats.format_of(container.entries))
+    guessed = formats.recognised(keys.stems) if layout is None else None
+    if guessed and all(formats.module_of(stem, guessed[1]) for stem in keys.stems):
+        try:
+            return _read(path, container, keys, settings, guessed[1])
+        except ModelError:  # names of a published model, and another size
+            pass
+    return _read(path, container, keys, settings, layout)
 
 
-def _config(path: Path, header: dict[str, str]) -> LoraConfig:
-    beside = path.parent / CONFIG
-    text = header.get("lora_adapter_metadata") or (beside.read_text() if beside.is_file() else "")
-    if not text:
+def _read(
+    path: Path, container: Container, keys: formats.Keys, settings: formats.Settings | None, layout: Layout | None
+) -> AdapterFile:
+    modules = _modules(path, keys.stems, layout)
+    _refuse_half(path, set(modules.values()), settings, layout)
+    layers: dict[str, Layer] = {}
+    for stem, parts in keys.stems.items():
+        arrays = {part: container.array(key) for part, key in parts.items()}
+        if bad := next((parts[part] for part, array in arrays.items() if not np.isfinite(array).all()), None):
+            raise ModelError(
+                f"{path}: '{bad}' holds numbers that are not finite", "use an earlier checkpoint of the run"
+            )
+        layer = formats.layer_from(modules[stem], arrays, settings, where=str(path))
+        wanted = layout.shapes[modules[stem]] if layout else None
+        if fault := layer.fault(wanted):
+            raise ModelError(f"{path}: '{modules[stem]}': {fault}", "it was made for a model of another size")
+        layers[modules[stem]] = layer
+    return AdapterFile(
+        path,
+        dict(sorted(layers.items())),
+        AdapterInfo.from_header(container.metadata),
+        settings.values if settings else {},
+        container.metadata,
+        formats.format_of(container.entries),
+        _dtype(container),
+        layout,
+    )
+
+
+def _modules(path: Path, stems: Mapping[str, Any], layout: Layout | None) -> dict[str, str]:
+    """Spelling -> module. Raises ModelError for spellings that name none, or one that is named twice."""
+    found = {stem: formats.module_of(stem, layout) for stem in stems}
+    unknown = [stem for stem, module in found.items() if module is None]
+    if unknown:
+        first = ", ".join(f"'{stem}'" for stem in unknown[:3])
         raise ModelError(
-            f"{path}: neither its header nor {CONFIG} beside it says rank and alpha", f"copy {CONFIG} along"
+            f"{path}: {len(unknown)} of its {len(found)} modules are not in this model, first {first}",
+            "it was made for another kind or size of model",
         )
+    modules = {stem: module for stem, module in found.items() if module is not None}
+    if len(set(modules.values())) < len(modules):
+        names = list(modules.values())
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelError(f"{path}: '{twice}' stands in it twice, spelled differently", "the file is damaged or forged")
+    if layout is None and (flat := next((m for m in modules.values() if "." not in m), None)):
+        hint = "base=FOLDER of the model that it was made for"
+        raise ModelError(f"{path}: whose module is '{flat}'? No published model that svdtrain knows has one", hint)
+    return modules
+
+
+def _refuse_half(path: Path, there: set[str], settings: formats.Settings | None, layout: Layout | None) -> None:
+    """Raises ModelError when the settings speak of modules of the base that the file does not have."""
+    targets = settings.values.get("target_modules") if settings else None
+    if not targets or layout is None:
+        return
+    if isinstance(targets, str):
+        stated = {name for name in layout.shapes if re.fullmatch(targets, name)}
+    else:
+        endings = tuple(f".{target}" for target in targets)
+        stated = {name for name in layout.shapes if name in targets or name.endswith(endings)}
+    if missing := sorted(stated - there):
+        first = ", ".join(f"'{name}'" for name in missing[:3])
+        message = f"{path}: {len(missing)} of its {len(stated)} modules are missing, first {first}"
+        raise ModelError(message, "the file is cut, or was taken apart by a tool that left its settings as they were")
+
+
+def _settings(path: Path, container: Container, kind: str) -> formats.Settings | None:
+    """From the header, else from adapter_config.json beside it, without which peft's layout says nothing of alpha."""
+    beside = path.parent / CONFIG
+    text = container.metadata.get("lora_adapter_metadata", "")
+    if not text and kind == formats.PEFT and not any(key.endswith(".alpha") for key in container.entries):
+        if not beside.is_file():
+            message = f"{path}: neither its header nor {CONFIG} beside it says rank and alpha"
+            raise ModelError(message, f"copy {CONFIG} along")
+        text = beside.read_text()
+    if not text:
+        return None
     try:
-        values: dict[str, Any] = json.loads(text)
-        config = LoraConfig(
-            **{k: values[k] for k in ("r", "lora_alpha", "target_modules", "use_rslora") if k in values}
-        )
-        config.rank_pattern = dict(values.get("rank_pattern") or {})
-        config.alpha_pattern = dict(values.get("alpha_pattern") or {})
-    except (ValueError, TypeError, AttributeError) as error:
+        return formats.settings_from(text)
+    except (ValueError, TypeError) as error:
         raise ModelError(
             f"{path}: its LoRA settings cannot be read ({error})", f"mend {CONFIG} or train again"
         ) from error
-    for name, alpha in {"lora_alpha": config.lora_alpha, **config.alpha_pattern}.items():
-        if not isinstance(alpha, int | float) or not _RANGE[0] <= alpha <= _RANGE[1]:
-            raise ModelError(
-                f"{path}: {name} is {alpha}, outside {_RANGE[0]:g} to {_RANGE[1]:g}", "the file is damaged"
-            )
-    return config
+
+
+def _dtype(container: Container) -> str:
+    kinds = [entry.dtype for entry in container.entries.values() if entry.shape]
+    usual = max(set(kinds), key=kinds.count, default="F32")
+    return next((name for name, kind in DTYPES.items() if kind == usual), "fp32")

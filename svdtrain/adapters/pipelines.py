@@ -6,19 +6,25 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import inject_adapter_in_model
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+from torch import nn
 
 from svdtrain.adapters.files import read_adapter
 from svdtrain.adapters.fingerprint import differences, fingerprint
-from svdtrain.adapters.inject import activate, adapter_names, adapter_parameters, modules_of, remove, set_scale
-from svdtrain.adapters.targets import adaptable_modules
+from svdtrain.adapters.formats import peft_config as peft_values
+from svdtrain.adapters.inject import activate, adapter_layers, adapter_names, layer_parts, remove, set_scale
+from svdtrain.adapters.layer import MAGNITUDE
+from svdtrain.adapters.layout import layout_of
 from svdtrain.foundation.errors import ModelError, UsageError, nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusers import DiffusionPipeline
-    from torch import nn
+
+    from svdtrain.adapters.files import AdapterFile
+
+_UNFROZEN = "_unfrozen_before_adapters"
 
 
 def load_adapter(
@@ -35,8 +41,9 @@ def load_adapter(
     `strength` scales it (1.0 as trained, 0.0 the base), `spatial` and `temporal` each half alone. Nothing is loaded unless
     every tensor finds its place: raises ModelError for a file that does not fit, or was made for another base.
     """
+    strengths = _strengths(strength, spatial, temporal)
     denoiser = denoiser_of(pipe)
-    file = read_adapter(path)
+    file = read_adapter(path, layout_of(denoiser))
     if check_base and file.info.base_fingerprint:
         difference = differences(file.info.base_fingerprint, fingerprint(denoiser))
         if difference:
@@ -45,21 +52,18 @@ def load_adapter(
                 f"{path}: made for {made_for}, and this model has {difference}",
                 "load it on the base it was trained on (or pass check_base=False if you know better)",
             )
-    name = f"adapter_{sum(1 for _ in adapter_names(denoiser))}"
-    while name in adapter_names(denoiser):
-        name += "_"
-    modules = sorted({key.removesuffix(".lora_A.weight").removesuffix(".lora_B.weight") for key in file.tensors})
-    _check_modules(denoiser, modules, path)
+    _refuse_company(denoiser, file, path)
     was_active = adapter_names(denoiser)
-    file.config.target_modules = modules
-    inject_adapter_in_model(file.config, denoiser, adapter_name=name)
-    try:
-        _fill(denoiser, name, file.tensors, path)
-    except ModelError:
-        remove(denoiser, name)
-        raise
+    if not was_active:
+        # peft freezes the base, and on a CPU torch rounds differently for weights that want gradients.
+        denoiser.__dict__[_UNFROZEN] = [p for p in denoiser.parameters() if p.requires_grad]
+    name = f"adapter_{len(was_active)}"
+    while name in was_active:
+        name += "_"
+    inject_adapter_in_model(_config(file), denoiser, adapter_name=name)
+    _fill(denoiser, name, file)
     activate(denoiser, [*was_active, name])
-    set_strength(pipe, strength, spatial=spatial, temporal=temporal, name=name)
+    set_scale(denoiser, name, strengths)
     return name
 
 
@@ -72,13 +76,7 @@ def set_strength(
     name: str | None = None,
 ) -> None:
     """Scale a loaded adapter (all of them without a name): 1.0 as trained, 0.0 the base."""
-    strengths = {
-        "spatial": strength if spatial is None else spatial,
-        "temporal": strength if temporal is None else temporal,
-    }
-    for half, value in strengths.items():
-        if not math.isfinite(value):
-            raise UsageError(f"{half} strength is {value}", "a strength is a finite number, 1.0 as trained")
+    strengths = _strengths(strength, spatial, temporal)
     denoiser = denoiser_of(pipe)
     for each in _named(denoiser, name):
         set_scale(denoiser, each, strengths)
@@ -90,6 +88,9 @@ def unload_adapter(pipe: DiffusionPipeline | nn.Module, name: str | None = None)
     for each in _named(denoiser, name):
         remove(denoiser, each)
     activate(denoiser, adapter_names(denoiser))
+    if not adapter_names(denoiser):
+        for parameter in denoiser.__dict__.pop(_UNFROZEN, []):
+            parameter.requires_grad_(True)
 
 
 def denoiser_of(pipe: Any) -> nn.Module:  # noqa: ANN401
@@ -111,28 +112,52 @@ def _named(denoiser: nn.Module, name: str | None) -> list[str]:
     return [name]
 
 
-def _check_modules(denoiser: nn.Module, modules: list[str], path: str | Path) -> None:
-    present = {name.replace(".base_layer", "") for name in adaptable_modules(denoiser)}
-    missing = [module for module in modules if module not in present]
-    if missing:
-        counts = {half: len(names) for half, names in modules_of(missing).items()}
+def _strengths(strength: float, spatial: float | None, temporal: float | None) -> dict[str, float]:
+    strengths = {
+        "spatial": strength if spatial is None else spatial,
+        "temporal": strength if temporal is None else temporal,
+    }
+    for half, value in strengths.items():
+        if not math.isfinite(value):
+            raise UsageError(f"{half} strength is {value}", "a strength is a finite number, 1.0 as trained")
+    return strengths
+
+
+def _refuse_company(denoiser: nn.Module, file: AdapterFile, path: str | Path) -> None:
+    """peft computes a DoRA from what stands before it, so beside another adapter it would not be what was trained."""
+    there = {
+        module: MAGNITUDE in layer_parts(layer, each)
+        for each in adapter_names(denoiser)
+        for module, layer in adapter_layers(denoiser, each)
+    }
+    shared = next((m for m, layer in file.layers.items() if m in there and (there[m] or layer.kind == "dora")), None)
+    if shared:
         raise ModelError(
-            f"{path}: {len(missing)} of its {len(modules)} modules are not in this model {counts}, first '{missing[0]}'",
-            "it was made for another kind of model, or its names are in another program's format",
+            f"{path}: '{shared}' has another adapter, and a DoRA keeps no company",
+            "make the DoRA a LoRA: python -m svdtrain adapter to-lora FILE base=FOLDER out=NEW",
         )
 
 
-def _fill(denoiser: nn.Module, name: str, tensors: dict[str, torch.Tensor], path: str | Path) -> None:
-    parameters = adapter_parameters(denoiser, name)
-    odd = sorted(set(parameters) ^ set(tensors))
-    if odd:
-        raise ModelError(
-            f"{path}: {len(odd)} tensors are missing or superfluous, first '{odd[0]}'", "the file is damaged"
-        )
-    for key, parameter in parameters.items():
-        if parameter.shape != tensors[key].shape:
-            shapes = f"{list(tensors[key].shape)} in the file, {list(parameter.shape)} in the model"
-            raise ModelError(f"{path}: '{key}' is {shapes}", "rank or base differ from what its settings say")
-    for key, parameter in parameters.items():
-        parameter.data = tensors[key].to(parameter.device, torch.float32).clone()
-        parameter.requires_grad_(False)
+def _config(file: AdapterFile) -> PeftConfig:
+    values = peft_values(file.layers, file.settings)
+    kinds = {"LORA": LoraConfig, "LOHA": LoHaConfig, "LOKR": LoKrConfig}
+    ignored = ("peft_type", "base_model_name_or_path", "task_type", "inference_mode")
+    return kinds[values["peft_type"]](**{key: value for key, value in values.items() if key not in ignored})
+
+
+def _fill(denoiser: nn.Module, name: str, file: AdapterFile) -> None:
+    """Put the file's tensors, and no others, where peft has made room."""
+    for module, layer in adapter_layers(denoiser, name):
+        source = file.layers[module]
+        made = layer_parts(layer, name)
+        device = next(iter(made.values())).device
+        for part in made.keys() - source.parts.keys():
+            del getattr(layer, part)[name]
+        for part, array in source.parts.items():
+            value = torch.from_numpy(array.copy()).to(device, torch.float32)
+            if part in made:
+                made[part].data = value.reshape(made[part].shape) if part == MAGNITUDE else value
+                made[part].requires_grad_(False)
+            else:
+                getattr(layer, part)[name] = nn.Parameter(value, requires_grad=False)
+        layer.scaling[name] = source.scale

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KINDS = ("lora", "rslora", "dora", "loha", "lokr")
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,12 @@ class AdapterSpec:
     """Halves that are adapted, by name."""
 
     halves: dict[str, HalfSpec]
+    kind: str = "lora"
+    """One of KINDS."""
+    blocks: tuple[str, ...] = ()
+    """Only modules under these (down_blocks.1, mid_block, …); empty: everywhere."""
+    factor: int = -1
+    """LoKr: the size of its first factor; -1 makes both about as large."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +41,41 @@ class AdapterInfo:
 
     model: str = ""
     """Name of the model config it was trained with."""
-    source: str = ""
+    family: str = ""
+    source: str = field(default="", metadata={"private": True})
     """Local folder of the base, when it was not the model config's own."""
     base: str = ""
     """Hub id or name of the base."""
+    base_revision: str = ""
     base_fingerprint: str = ""
     recipe: str = ""
+    kind: str = ""
     targets: str = ""
     fps: str = ""
+    resolution: str = ""
+    """WIDTHxHEIGHT that it was trained at."""
     motion_bucket: str = ""
+    """Of the training clips: a number, or least-most."""
     rank: str = ""
     alpha: str = ""
     steps: str = ""
+    dataset: str = ""
+    """Fingerprint of the manifest; no name, no path."""
+    data_source: str = field(default="", metadata={"private": True})
+    results: str = ""
+    """Held-out loss as a ratio to the base's, by noise level, as JSON."""
+    made_by: str = ""
+    """The commands of the toolbox that changed it since, with their numbers."""
     version: str = ""
+
+    @classmethod
+    def from_header(cls, metadata: Mapping[str, str]) -> AdapterInfo:
+        """The svdtrain.* entries of a file's header; unknown ones are left alone."""
+        known = {one.name for one in fields(cls)}
+        named = {key.removeprefix("svdtrain."): text for key, text in metadata.items() if key.startswith("svdtrain.")}
+        return cls(**{key: text for key, text in named.items() if key in known})
+
+    def header(self, *, private: bool) -> dict[str, str]:
+        """As header entries; paths and names of one's own only when asked for."""
+        shown = [one for one in fields(self) if private or not one.metadata.get("private")]
+        return {f"svdtrain.{one.name}": text for one in shown if (text := getattr(self, one.name))}

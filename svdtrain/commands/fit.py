@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from rich.console import Console
 import svdtrain
 from svdtrain.adapters.files import save_adapter
 from svdtrain.adapters.fingerprint import fingerprint
-from svdtrain.adapters.inject import adapter_parameters, lora_config
+from svdtrain.adapters.inject import adapter_parameters, peft_config
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import is_first_rank
@@ -32,6 +32,7 @@ from svdtrain.training.latents import find_latents
 from svdtrain.training.loggers import build_loggers
 
 if TYPE_CHECKING:
+    from svdtrain.adapters.spec import AdapterInfo
     from svdtrain.config.schema import FitConfig
     from svdtrain.data.datamodule import ClipDataModule
     from svdtrain.families.protocol import ModelFamily
@@ -61,7 +62,8 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     progress = StepProgress(console, config.trainer.log_every)
     validation = SigmaGridValidation(held_out, config.validation.sigmas, config.validation.every, average)
     samples = SampleVideos(record.run_dir, requests, truths, config.validation.sample_every, average)
-    write_result = partial(_write_result, config, family, base_fingerprint, record.run_dir)
+    about = build.adapter_info(config, base_fingerprint, svdtrain.__version__, data)
+    write_result = partial(_write_result, config, family, about, validation, record.run_dir)
     save = SaveCheckpoints(
         record.run_dir, config.trainer.save_every, config.trainer.keep_checkpoints, average, write_result
     )
@@ -130,14 +132,24 @@ def _open_run(config: FitConfig, overrides: list[str]) -> tuple[RunRecord, Path 
     return record, saved[-1] if saved else None
 
 
-def _write_result(config: FitConfig, family: ModelFamily, base_fingerprint: str, run_dir: Path, step: int) -> None:
-    """RUN/adapter, or RUN/denoiser after full fine-tuning."""
+def _write_result(
+    config: FitConfig,
+    family: ModelFamily,
+    about: AdapterInfo,
+    validation: SigmaGridValidation,
+    run_dir: Path,
+    step: int,
+) -> None:
+    """RUN/adapter (and RUN/adapters/step-000500), or RUN/denoiser after full fine-tuning."""
     if config.adapter.kind == "full":
         family.denoiser.save_pretrained(run_dir / "denoiser")  # type: ignore[operator]
         return
-    info = build.adapter_info(config, base_fingerprint, step, svdtrain.__version__)
-    lora = lora_config(build.adapter_spec(config, family.spec))
-    save_adapter(run_dir / "adapter", adapter_parameters(family.denoiser), lora, info)
+    info = replace(about, steps=str(step), results=validation.in_short())
+    settings = peft_config(build.adapter_spec(config, family.spec)).to_dict()
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in adapter_parameters(family.denoiser).items()}
+    kept = [run_dir / "adapters" / f"step-{step:06d}"] if config.trainer.keep_adapters else []
+    for folder in (run_dir / "adapter", *kept):
+        save_adapter(folder, tensors, settings, info)
 
 
 def _tell(

@@ -74,6 +74,9 @@ def _check_fit(config: FitConfig) -> None:
             f"optimizer.warmup_steps: {warmup} leaves no step at the full rate of trainer.max_steps={steps}",
             f"optimizer.warmup_steps={steps // 10}",
         )
+    if config.optimizer.lora_plus_ratio and config.adapter.kind not in ("lora", "rslora", "dora"):
+        seen = f"optimizer.lora_plus_ratio: is about lora_B, and adapter.kind={config.adapter.kind} has none"
+        raise UsageError(seen, "optimizer.lora_plus_ratio=null")
     if config.trainer.precision == "16-mixed" and config.trainer.device == "cpu":
         raise UsageError("trainer.precision: 16-mixed needs a GPU, and trainer.device is cpu", "trainer.precision=auto")
 
@@ -119,13 +122,15 @@ def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
     if adapter.kind == "full":
         cause = "adapter.kind is full, which trains every weight"
         halves = [f"{half}.{name}" for half in ("spatial", "temporal") for name in ("rank", "alpha")]
-        names = ["targets", "modules", "pattern", "rank", *halves]
+        names = ["targets", "modules", "pattern", "blocks", "factor", "rank", *halves]
         causes += [(f"adapter.{name}", cause) for name in names]
     elif adapter.pattern is not None:
         causes += [(f"adapter.{name}", "adapter.pattern says which modules") for name in ("targets", "modules")]
     else:
         idle = {"spatial": "temporal", "temporal": "spatial"}.get(adapter.targets)
         causes += [(f"adapter.{idle}", f"adapter.targets is {adapter.targets}")] if idle else []
+    if adapter.kind != "lokr":
+        causes.append(("adapter.factor", f"adapter.kind is {adapter.kind}"))
     if config.logger.kind == "csv":
         causes.append(("logger.project", "logger.kind is csv"))
     return causes

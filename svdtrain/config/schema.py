@@ -109,13 +109,19 @@ class HalfConfig(Strict):
 
 
 class AdapterConfig(Strict):
-    """What is trained: a LoRA over chosen modules, or (kind: full) every weight of the denoiser."""
+    """What is trained: an adapter over chosen modules, or (kind: full) every weight of the denoiser."""
 
-    kind: Literal["lora", "full"]
+    kind: Literal["lora", "rslora", "dora", "loha", "lokr", "full"]
+    """rslora: alpha / sqrt(rank) as scale, for high ranks; dora: magnitude apart from direction; loha, lokr: Hadamard and
+    Kronecker products. What each can be exported to: docs/how-to/export.md."""
     targets: Literal["spatial", "temporal", "both"]
     modules: Literal["attention", "attention_and_feed_forward"]
     pattern: str | None = None
-    """A regular expression over full module names, instead of targets and modules."""
+    """A regular expression over full module names, instead of targets and modules. `adapter targets` lists what matches."""
+    blocks: Annotated[list[str], Field(min_length=1)] | None = None
+    """Only modules under these: down_blocks.1, mid_block, up_blocks."""
+    factor: Annotated[int, Field(ge=2, le=1024)] | Literal[-1] = -1
+    """lokr: the size of the first Kronecker factor; -1: both about as large."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     """Both halves' rank unless a half states its own: what is trained is spatial.rank and temporal.rank."""
     spatial: HalfConfig
@@ -130,6 +136,8 @@ class OptimizerConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
     warmup_steps: Annotated[int, Field(ge=0)]
     schedule: Literal["constant", "cosine"]
+    lora_plus_ratio: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)] | None = None
+    """LoRA+ (arXiv 2402.12354): lora_B learns so many times faster than lora_A; 4 to 16 is usual."""
     gradient_clip: Level | None
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     """Also keep an exponential moving average of the trained weights; it is what is validated, sampled and saved."""
@@ -149,6 +157,8 @@ class TrainerConfig(Strict):
     condition_dropout: Share
     save_every: Positive
     keep_checkpoints: Positive
+    keep_adapters: bool = False
+    """Also keep the adapter of every save, in RUN/adapters/step-NNNNNN: what `adapter average` averages."""
     log_every: Positive
 
 

@@ -85,7 +85,10 @@ def adapter_spec(config: FitConfig, spec: FamilySpec) -> AdapterSpec:
         halves = halves[:1]
     patterns = spec.targets[adapter.modules]
     return AdapterSpec(
-        {
+        kind=adapter.kind,
+        blocks=tuple(adapter.blocks or ()),
+        factor=adapter.factor,
+        halves={
             half: HalfSpec(
                 adapter.pattern or patterns[half],
                 settings[half].rank,
@@ -93,8 +96,17 @@ def adapter_spec(config: FitConfig, spec: FamilySpec) -> AdapterSpec:
                 settings[half].learning_rate,
             )
             for half in halves
-        }
+        },
     )
+
+
+def _motion_range(config: FitConfig, data: ClipDataModule) -> str:
+    """least-most of the training clips' motion buckets, or the one number that all are given."""
+    if config.data.motion_bucket != "clip":
+        return str(config.data.motion_bucket)
+    stated = data.manifest.train.number("motion")
+    known = stated[~np.isnan(stated)]
+    return f"{known.min():g}-{known.max():g}" if len(known) else "127"
 
 
 def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
@@ -120,6 +132,7 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
             optimizer.warmup_steps,
             optimizer.schedule,
             config.trainer.max_steps,
+            optimizer.lora_plus_ratio or 1.0,
         ),
         halves,
         seed=config.seed,
@@ -177,23 +190,28 @@ def to_frames(pixels_TCHW: Tensor) -> np.ndarray:
     return ((pixels_TCHW + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
-def adapter_info(config: FitConfig, base_fingerprint: str, steps: int, version: str) -> AdapterInfo:
-    """The header of the adapter's file. No path but the base's own folder, when it is not the model config's."""
+def adapter_info(config: FitConfig, base_fingerprint: str, version: str, data: ClipDataModule) -> AdapterInfo:
+    """The header of the adapter's file, but for its step and results. What is private in it stays in the run."""
     adapter = config.adapter
     halves = ("spatial", "temporal") if adapter.targets == "both" else (adapter.targets,)
     if config.data.source is None:
         raise UsageError("data.source is not set", "data.source=FOLDER")
     return AdapterInfo(
         model=config.model.name,
+        family=config.model.family,
         source=config.model.source or "",
         base=config.model.id or config.model.name,
+        base_revision=config.model.revision or "",
         base_fingerprint=base_fingerprint,
         recipe=config.name,
-        targets=adapter.pattern or f"{adapter.targets} {adapter.modules}",
+        kind=adapter.kind,
+        targets=" in ".join([adapter.pattern or f"{adapter.targets} {adapter.modules}", *(adapter.blocks or [])]),
         fps=str(config.data.fps or "clip"),
-        motion_bucket=str(config.data.motion_bucket),
+        motion_bucket=_motion_range(config, data),
         rank=" ".join(f"{half}={getattr(adapter, half).rank}" for half in halves),
         alpha=" ".join(f"{half}={getattr(adapter, half).alpha:g}" for half in halves),
-        steps=str(steps),
+        resolution=f"{config.model.width}x{config.model.height}",
+        dataset=data.describe().fingerprint,
+        data_source=str(config.data.source),
         version=version,
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+_PART = re.compile(r"\.(?:lora|hada|lokr)_")
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class OptimizerSettings:
     warmup_steps: int
     schedule: str
     max_steps: int
+    up_ratio: float = 1.0
+    """LoRA+: how many times as fast lora_B learns."""
 
 
 def schedule_factor(step: int, settings: OptimizerSettings) -> float:
@@ -35,11 +40,16 @@ def schedule_factor(step: int, settings: OptimizerSettings) -> float:
 def build_optimizer(denoiser: nn.Module, halves: dict[str, str], settings: OptimizerSettings) -> dict[str, Any]:
     """Lightning's optimizer and per-step scheduler. `halves`: module name -> half; weights of other modules: first rate."""
     default = next(iter(settings.learning_rates))
-    groups: dict[str, list[nn.Parameter]] = {half: [] for half in settings.learning_rates}
+    rates = dict(settings.learning_rates)
+    if settings.up_ratio != 1:
+        rates |= {f"{half} lora_B": rate * settings.up_ratio for half, rate in settings.learning_rates.items()}
+    groups: dict[str, list[nn.Parameter]] = {group: [] for group in rates}
     for name, parameter in denoiser.named_parameters():
         if parameter.requires_grad:
-            groups[halves.get(name.partition(".lora_")[0], default)].append(parameter)
-    rows = [{"params": p, "lr": settings.learning_rates[half], "name": half} for half, p in groups.items() if p]
+            half = halves.get(_PART.split(name)[0], default)
+            faster = f"{half} lora_B"
+            groups[faster if ".lora_B." in name and faster in groups else half].append(parameter)
+    rows = [{"params": p, "lr": rates[group], "name": group} for group, p in groups.items() if p]
     optimizer = torch.optim.AdamW(rows, betas=settings.betas, weight_decay=settings.weight_decay, foreach=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(step, settings))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

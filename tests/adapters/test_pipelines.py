@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import svdtrain
 from svdtrain.adapters.files import CONFIG, WEIGHTS, read_adapter, save_adapter
 from svdtrain.adapters.fingerprint import differences, fingerprint
-from svdtrain.adapters.inject import adapter_parameters, inject, lora_config
+from svdtrain.adapters.inject import adapter_parameters, inject, peft_config
 from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
 from svdtrain.families.svd import SPEC, SVDFamily
 from svdtrain.foundation.errors import ModelError, UsageError
@@ -46,7 +46,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     randomise(family)
     folder = tmp_path_factory.mktemp("run") / "adapter"
     info = AdapterInfo(model="tiny", base="tiny", base_fingerprint=mark)
-    save_adapter(folder, adapter_parameters(family.denoiser), lora_config(ADAPTER), info)
+    save_adapter(folder, arrays(family), peft_config(ADAPTER).to_dict(), info)
     return folder, frames_of(family.pipeline())
 
 
@@ -56,6 +56,10 @@ def randomise(family: SVDFamily) -> None:
         for name, parameter in adapter_parameters(family.denoiser).items():
             if "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=g) * 0.3)
+
+
+def arrays(family: SVDFamily) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().numpy() for name, tensor in adapter_parameters(family.denoiser).items()}
 
 
 def frames_of(pipeline: Any) -> np.ndarray:  # noqa: ANN401
@@ -153,7 +157,7 @@ def test_equal_adapters_are_equal_files(base: Path, tmp_path: Path) -> None:
     written = []
     for number in range(4):
         info = AdapterInfo(model="tiny", base="tiny", recipe="é", version="0")
-        path = save_adapter(tmp_path / str(number), adapter_parameters(family.denoiser), lora_config(ADAPTER), info)
+        path = save_adapter(tmp_path / str(number), arrays(family), peft_config(ADAPTER).to_dict(), info)
         written.append(path.read_bytes())
     assert len(set(written)) == 1
     assert read_adapter(tmp_path / "0").info.recipe == "é"
@@ -210,12 +214,16 @@ def damage(folder: Path, to: Path, kind: str) -> Path:
         tensors[first].flatten()[0] = float("nan")
     elif kind == "missing tensor":
         del tensors[first]
+    elif kind == "missing module":
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(first.partition(".lora_")[0])}
     elif kind == "foreign module":
         tensors[first.replace("attn1", "attn7")] = tensors.pop(first)
     elif kind == "rank":
         config["r"], config["rank_pattern"] = 5, {}
     elif kind == "alpha":
         config["lora_alpha"] = 1e9
+    elif kind == "alpha of one half":
+        config["alpha_pattern"] = dict.fromkeys(config["alpha_pattern"], 1e9)
     elif kind == "no lora":
         tensors = {"weight": torch.zeros(2)}
     elif kind == "empty":
@@ -231,11 +239,13 @@ def damage(folder: Path, to: Path, kind: str) -> Path:
 
 FAULTS = [
     ("nan", "not finite"),
-    ("missing tensor", "missing or superfluous"),
+    ("missing tensor", "'lora_A.weight' is missing"),
+    ("missing module", "1 of its 72 modules are missing"),
     ("foreign module", "not in this model"),
     ("rank", "in the file"),
     ("alpha", "outside"),
-    ("no lora", "no LoRA"),
+    ("alpha of one half", "outside"),
+    ("no lora", "no adapter's"),
     ("empty", "no tensors"),
     ("truncated", "not a whole safetensors file"),
     ("no config", "rank and alpha"),

@@ -82,6 +82,26 @@ def test_each_half_has_its_own_group_and_rate(
     assert sum(len(group["params"]) for group in groups) == len(module.trained_parameters())
 
 
+def test_lora_plus_gives_lora_b_a_faster_rate(model: Path, dataset: Path) -> None:
+    module = module_of(model, dataset, "optimizer.learning_rate=1e-3", "optimizer.lora_plus_ratio=16")
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    names = {id(p): name for name, p in module.denoiser.named_parameters()}
+    for group in groups:
+        ups = {".lora_B." in names[id(p)] for p in group["params"]}
+        fast = group["name"].endswith(" lora_B")
+        assert ups == {fast}
+        half = 1e-3 if group["name"].startswith("spatial") else 2e-4
+        assert group["lr"] == pytest.approx(half * (16 if fast else 1))
+    assert sum(len(group["params"]) for group in groups) == len(module.trained_parameters())
+
+
+def test_blocks_hold_all_that_is_trained(model: Path, dataset: Path) -> None:
+    everywhere = set(module_of(model, dataset).halves)
+    within = set(module_of(model, dataset, "adapter.blocks=[mid_block,up_blocks.1]").halves)
+    assert within == {name for name in everywhere if name.startswith(("mid_block.", "up_blocks.1."))}
+    assert within
+
+
 def test_ranks_apart_give_each_half_its_own(model: Path, dataset: Path) -> None:
     module = module_of(model, dataset, "adapter.spatial.rank=3", "adapter.temporal.rank=5")
     ranks = {("temporal_" in n, p.shape[0]) for n, p in module.trained_parameters().items() if "lora_A" in n}

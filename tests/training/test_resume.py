@@ -62,6 +62,8 @@ def cut_after_three(whole: Path, to: Path) -> Path:
     [
         ["optimizer.schedule=cosine", "optimizer.warmup_steps=2"],
         ["trainer.accumulate=2", "optimizer.ema_decay=0.9", "data.cache=none"],
+        ["adapter.kind=dora", "optimizer.lora_plus_ratio=8"],
+        ["adapter.kind=lokr", "adapter.blocks=[up_blocks,mid_block]"],
         ["adapter=full", "optimizer.ema_decay=0.9", "trainer.gradient_checkpointing=true"],
     ],
     ids=lambda words: " ".join(words),

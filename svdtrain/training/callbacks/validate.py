@@ -5,6 +5,7 @@ The training loss is mostly the random choice of noise level; this one moves onl
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ class SigmaGridValidation(Callback):
         self.base_losses: list[float] = []
         self.ratios: dict[int, float] = {}
         self.last_step = 0
+        self.by_level: dict[str, float] = {}
+        """Of the last look: sigma -> held-out loss as a ratio to the base's."""
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """The base's losses: an adapter starts as the identity. Clips are encoded once for all looks."""
@@ -77,6 +80,13 @@ class SigmaGridValidation(Callback):
             with self.average.applied(module):
                 self._log(trainer, step, self._losses(module))
 
+    def in_short(self) -> str:
+        """The last look as JSON; empty before the first."""
+        if not self.by_level:
+            return ""
+        ratio = round(self.ratios[max(self.ratios)], 4)
+        return json.dumps({"held_out_loss_ratio": ratio, "by_noise_level": self.by_level, "step": max(self.ratios)})
+
     def _losses(self, module: FineTuning) -> list[float]:
         with module.trainer.precision_plugin.forward_context():
             return losses_on_grid(module.family, self.clips, self.sigmas)
@@ -84,6 +94,7 @@ class SigmaGridValidation(Callback):
     def _log(self, trainer: pl.Trainer, step: int, losses: list[float]) -> None:
         ratios = [loss / base for loss, base in zip(losses, self.base_losses, strict=True)]
         self.ratios[step] = sum(ratios) / len(ratios)
+        self.by_level = {f"{sigma:g}": round(r, 4) for sigma, r in zip(self.sigmas, ratios, strict=True)}
         row = {"val_ratio": self.ratios[step]}
         for sigma, loss, ratio in zip(self.sigmas, losses, ratios, strict=True):
             row |= {f"val_sigma_{sigma:g}": loss, f"val_ratio_{sigma:g}": ratio}
@@ -92,9 +103,10 @@ class SigmaGridValidation(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The base's losses, so that a resumed run keeps its yardstick."""
-        return {"base_losses": self.base_losses, "ratios": self.ratios, "last_step": self.last_step}
+        kept = ("base_losses", "ratios", "last_step", "by_level")
+        return {name: getattr(self, name) for name in kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restored before on_train_start."""
-        self.base_losses, self.ratios = state_dict["base_losses"], state_dict["ratios"]
-        self.last_step = state_dict["last_step"]
+        for name, value in state_dict.items():
+            setattr(self, name, value)

@@ -1,0 +1,111 @@
+"""The modules of a denoiser that an adapter can sit on: of a live one, of weights on disk, or as a packaged table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from svdtrain.adapters.container import Container
+from svdtrain.adapters.names import spellings, stability_names
+from svdtrain.foundation.errors import ModelError
+from svdtrain.foundation.files import packaged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+Array = np.ndarray[Any, np.dtype[Any]]
+COMPONENTS = ("unet", "transformer")
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Weight matrices by the names of their modules in diffusers."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    component: str = "unet"
+    """The pipeline's name for the denoiser."""
+
+    @cached_property
+    def native(self) -> Mapping[str, str]:
+        """Module -> name in Stability's code and in ComfyUI; empty where ComfyUI has no such model."""
+        return stability_names(self.shapes)
+
+    @cached_property
+    def spellings(self) -> Mapping[str, str]:
+        """Every known spelling -> module."""
+        return spellings(self.shapes)
+
+
+def layout_of(denoiser: nn.Module) -> Layout:
+    """Of a live denoiser, with or without adapters in it."""
+    from svdtrain.adapters.targets import adaptable_weights
+
+    shapes = {name: tuple(weight.shape) for name, weight in adaptable_weights(denoiser).items()}
+    blocks = any(name.startswith("down_blocks.") for name in shapes)
+    return Layout(shapes, "unet" if blocks else "transformer")
+
+
+class BaseWeights:
+    """A denoiser's safetensors on disk, read one tensor at a time and without torch."""
+
+    def __init__(self, folder: Path, component: str) -> None:
+        """Raises ModelError when the folder holds no whole safetensors weights."""
+        self.folder = folder
+        names = ("diffusion_pytorch_model", "model")
+        files = [file for name in names for file in sorted(folder.glob(f"{name}*.safetensors"))]
+        if not files:
+            raise ModelError(f"base={folder}: holds no safetensors weights", "base=FOLDER of a diffusers model")
+        # With several variants beside each other (x.safetensors, x.fp16.safetensors) the first is the whole one.
+        shards = [file for file in files if "-of-" in file.name] or files[:1]
+        self._tensors = {name: one for one in map(Container, shards) for name in one.entries}
+        shapes = {name: self._tensors[name].entries[name].shape for name in self._tensors}
+        self.layout = Layout(
+            {name.removesuffix(".weight"): s for name, s in shapes.items() if name.endswith(".weight") and len(s) > 1},
+            component,
+        )
+
+    @classmethod
+    def of_pipeline(cls, place: Path) -> BaseWeights:
+        """The denoiser of a diffusers folder (or the denoiser's own folder)."""
+        if not place.is_dir():
+            raise ModelError(f"base={place}: there is no such folder", "base=FOLDER of a diffusers model")
+        for component in COMPONENTS:
+            if (place / component).is_dir():
+                return cls(place / component, component)
+        component = "transformer" if _class_name(place).endswith("Transformer3DModel") else "unet"
+        return cls(place, component)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor."""
+        return {name: one.entries[name].shape for name, one in self._tensors.items()}
+
+    def tensor(self, name: str) -> Array:
+        """One tensor as fp32."""
+        return self._tensors[name].array(name)
+
+    def weight(self, module: str) -> Array:
+        """A module's weight, fp32."""
+        return self.tensor(f"{module}.weight")
+
+
+def _class_name(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "config.json").read_text()).get("_class_name", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def packaged_layouts() -> dict[str, Layout]:
+    """By family: those of the published models, so that files can be judged without their weights."""
+    found: dict[str, Layout] = {}
+    for file in sorted((packaged("assets") / "layouts").glob("*.json")):
+        table = json.loads(file.read_text())
+        found[file.stem] = Layout({name: tuple(s) for name, s in table["shapes"].items()}, table["component"])
+    return found

@@ -1,0 +1,190 @@
+"""How other programs read an adapter file, each by its own rules: what an export is proved with.
+
+diffusers and peft are asked themselves. ComfyUI is no library: `comfyui_patches` follows the rules that its source states
+(comfy/lora.py, comfy/weight_adapter/, read at 17358c8), and shares no code with svdtrain's own reader.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from svdtrain.adapters.container import Container
+from svdtrain.adapters.formats import COMFYUI, DIFFUSERS, KOHYA, PEFT
+from svdtrain.foundation.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from svdtrain.adapters.layout import Layout
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_UP = (".lora_up.weight", "_lora.up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_B", ".lora_B.default.weight")
+_DOWN = (
+    ".lora_down.weight",
+    "_lora.down.weight",
+    ".lora_A.weight",
+    ".lora.down.weight",
+    ".lora_A",
+    ".lora_A.default.weight",
+)
+
+
+def comfyui_names(layout: Layout) -> dict[str, str]:
+    """Every name under which ComfyUI looks for an adapter of a module -> the module's name in diffusers."""
+    names: dict[str, str] = {}
+    for module, native in layout.native.items():
+        names[f"lora_unet_{native.replace('.', '_')}"] = module
+        names[f"diffusion_model.{native}"] = module
+        # Its table of diffusers' names ends at the spatial transformer blocks: nothing temporal has one.
+        if re.search(r"\.attentions\.\d+\.(transformer_blocks\.|proj_(in|out)$)", module):
+            flat = module.replace(".", "_")
+            names |= {f"lora_unet_{flat}": module, f"lycoris_{flat}": module}
+            spelled = module.replace(".to_", ".processor.to_")
+            spelled = spelled[:-2] if spelled.endswith(".to_out.0") else spelled
+            names |= {spelled: module, f"unet.{spelled}": module}
+    return names
+
+
+def comfyui_patches(file: Container, layout: Layout) -> tuple[dict[str, Array], list[str]]:
+    """(module -> what ComfyUI adds to its weight, flattened; the keys it leaves unread, saying so only in its log)."""
+    patches: dict[str, Array] = {}
+    used: set[str] = set()
+    for name, module in comfyui_names(layout).items():
+        alpha = None
+        if f"{name}.alpha" in file.entries:
+            used.add(f"{name}.alpha")
+            alpha = float(file.array(f"{name}.alpha").reshape(-1)[0])
+        found = _lora(file, name, alpha) or _loha(file, name, alpha) or _lokr(file, name, alpha)
+        if found:
+            patches[module], keys = found
+            used |= keys
+    return patches, [key for key in file.entries if key not in used]
+
+
+Found = tuple[Array, set[str]]
+
+
+def _lora(file: Container, name: str, alpha: float | None) -> Found | None:
+    up = next((name + ending for ending in _UP if name + ending in file.entries), None)
+    down = next((name + ending for ending in _DOWN if name + ending in file.entries), None)
+    if up is None or down is None:
+        return None
+    b, a = file.array(up), file.array(down)
+    scale = 1.0 if alpha is None else alpha / a.shape[0]
+    return scale * (b.reshape(len(b), -1) @ a.reshape(len(a), -1)), {up, down}
+
+
+def _loha(file: Container, name: str, alpha: float | None) -> Found | None:
+    keys = [f"{name}.hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b")]
+    if not all(key in file.entries for key in keys):
+        return None
+    w1_a, w1_b, w2_a, w2_b = (file.array(key) for key in keys)
+    scale = 1.0 if alpha is None else alpha / w1_b.shape[0]
+    return scale * ((w1_a @ w1_b) * (w2_a @ w2_b)), set(keys)
+
+
+def _lokr(file: Container, name: str, alpha: float | None) -> Found | None:
+    factors, used, rank = [], set[str](), None
+    for part in ("w1", "w2"):
+        whole, pair = f"{name}.lokr_{part}", [f"{name}.lokr_{part}_a", f"{name}.lokr_{part}_b"]
+        if whole in file.entries:
+            factors.append(file.array(whole))
+            used.add(whole)
+        elif all(key in file.entries for key in pair):
+            a, b = (file.array(key) for key in pair)
+            factors.append(a @ b)
+            rank = len(b)
+            used |= set(pair)
+    if len(factors) < 2:
+        return None
+    scale = alpha / rank if alpha is not None and rank else 1.0
+    return scale * np.kron(factors[0], factors[1].reshape(len(factors[1]), -1)), used
+
+
+def read_as(program: str, denoiser: nn.Module, path: Path, layout: Layout) -> None:
+    """Load a file into a fresh denoiser as a program does. Raises ModelError when it fails, or leaves a key unread."""
+    readers: dict[str, Callable[[nn.Module, Path, Layout], None]] = {
+        DIFFUSERS: _as_diffusers,
+        PEFT: _as_peft,
+        COMFYUI: _as_comfyui,
+        KOHYA: _as_comfyui,
+    }
+    with _quietly(program, path):
+        readers[program](denoiser, path, layout)
+
+
+def _as_diffusers(denoiser: nn.Module, path: Path, layout: Layout) -> None:
+    """By its own mixin, which the classes of some video UNets do not have and any can be given."""
+    from diffusers.loaders.peft import PeftAdapterMixin
+
+    if not isinstance(denoiser, PeftAdapterMixin):
+        kind = type(denoiser)
+        denoiser.__class__ = type(kind.__name__, (kind, PeftAdapterMixin), {})
+    prefixed = any(key.startswith(f"{layout.component}.") for key in Container(path).entries)
+    load: Any = denoiser.load_lora_adapter  # type: ignore[operator]
+    load(str(path.parent), weight_name=path.name, prefix=layout.component if prefixed else None, local_files_only=True)
+    _all_arrived(denoiser, path)
+
+
+def _as_peft(denoiser: nn.Module, path: Path, layout: Layout) -> None:  # noqa: ARG001
+    from peft import PeftModel
+
+    PeftModel.from_pretrained(denoiser, str(path.parent))  # type: ignore[arg-type]
+    _all_arrived(denoiser, path)
+
+
+def _all_arrived(denoiser: nn.Module, path: Path) -> None:
+    """Both programs leave out, with a warning at most, what they have no place for."""
+    from svdtrain.adapters.inject import adapter_names, adapter_parameters
+
+    names = adapter_names(denoiser)
+    loaded = adapter_parameters(denoiser, names[-1]) if names else {}
+    wanted = len([key for key, entry in Container(path).entries.items() if entry.shape])
+    if len(loaded) != wanted:
+        raise ModelError(f"{path}: {len(loaded)} of its {wanted} tensors were loaded")
+
+
+def _as_comfyui(denoiser: nn.Module, path: Path, layout: Layout) -> None:
+    from svdtrain.adapters.targets import adaptable_weights
+
+    patches, unread = comfyui_patches(Container(path), layout)
+    if unread:
+        raise ModelError(f"{path}: ComfyUI reads nothing of {len(unread)} keys, first '{unread[0]}'")
+    add_to_weights(adaptable_weights(denoiser), patches)
+
+
+def add_to_weights(weights: Mapping[str, Any], changes: Mapping[str, Array]) -> None:
+    """Add flat changes to live weights, in fp32."""
+    import torch
+
+    with torch.no_grad():
+        for module, change in changes.items():
+            weight = weights[module]
+            added = torch.from_numpy(np.ascontiguousarray(change, np.float32)).reshape(weight.shape)
+            weight.copy_((weight.float() + added.to(weight.device)).to(weight.dtype))
+
+
+@contextmanager
+def _quietly(program: str, path: Path) -> Iterator[None]:
+    """Their remarks are kept back; what they raise becomes a ModelError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        except ModelError:
+            raise
+        except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, OSError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"{path}: {program} cannot read it: {lines[0][:160]}") from error
+        finally:
+            logging.disable(logging.NOTSET)
