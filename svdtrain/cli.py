@@ -8,99 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from svdtrain.config.commands import COMMANDS, Command
 from svdtrain.foundation.errors import SvdtrainError, SystemFault, UsageError, nearest
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from svdtrain.config.overrides import Request
 
-
-@dataclass(frozen=True)
-class Command:
-    """A row of the command table."""
-
-    name: str
-    module: str
-    """Holds `run(config, overrides) -> exit code or None`."""
-    config_name: str
-    """The primary file under configs/."""
-    schema: str
-    """A class of svdtrain.config.schema."""
-    summary: str
-    examples: tuple[str, ...]
-
-
-COMMANDS = (
-    Command(
-        "fit",
-        "svdtrain.commands.fit",
-        "fit",
-        "FitConfig",
-        "train an adapter on clips, with a before/after video at the end",
-        (
-            "config=style_lora",
-            "config=motion_lora model=svd_xt data.source=shards/ logger=wandb",
-            "config=style_lora adapter.rank=32 optimizer.learning_rate=5e-4 name=rank32",
-            "-m config=style_lora adapter.rank=4,16,64",
-            "config=my_recipe --config-dir my_configs     # reads my_configs/config/my_recipe.yaml",
-        ),
-    ),
-    Command(
-        "generate",
-        "svdtrain.commands.generate",
-        "generate",
-        "GenerateConfig",
-        "make videos from pictures, with an adapter or with the base alone",
-        (
-            "adapter=runs/style_lora/TIME image=a.png out=b.mp4",
-            "adapter=RUN image=pictures/ out=videos/ seed=[1,2,3]",
-            "adapter=RUN image=a.png out=b.mp4 strength=0.5",
-            "adapter=[RUN1,RUN2] strength=[1.0,0.7] image=a.png out=b.mp4",
-            "base_only=true image=a.png out=base.mp4 motion_bucket_id=200",
-        ),
-    ),
-    Command(
-        "prepare",
-        "svdtrain.commands.prepare",
-        "prepare",
-        "PrepareConfig",
-        "make shards of a folder of videos and stills",
-        (
-            "source=videos/ out=shards/",
-            "source=videos/ out=shards/ fps=10 short_side=320 seconds=3",
-            "source=videos/ out=shards/ buckets=[[576,1024,25],[1024,576,25]] fps=7",
-            "source=videos/ out=shards/ part=3/16     # one job of an array",
-        ),
-    ),
-    Command(
-        "cache",
-        "svdtrain.commands.cache",
-        "cache",
-        "CacheConfig",
-        "encode every clip once, so that fit trains without its frozen encoders",
-        (
-            "config=style_lora data.source=shards/ model=svd_xt     # then fit, with the same words",
-            "config=style_lora data.source=shards/ data.windows=4 part=2/8",
-        ),
-    ),
-    Command(
-        "inspect",
-        "svdtrain.commands.inspect",
-        "inspect",
-        "InspectConfig",
-        "make a page that shows what is in a dataset, what is wrong with it and how to mend it",
-        (
-            "source=demo:style",
-            "source=shards/ out=page.html model=svd_xt data.fps=7",
-            "source=videos/     # before they are prepared",
-        ),
-    ),
-)
 
 FLAGS = """\
   --cfg job              show the composed config instead of running; with --resolve, references filled in
@@ -145,7 +61,7 @@ def _dispatch(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         _say(_overview())
         return
-    name, *rest = argv
+    name, *rest = _named(argv)
     if "--version" in argv:
         from svdtrain import __version__
 
@@ -155,21 +71,37 @@ def _dispatch(argv: list[str]) -> None:
     if name not in table:
         raise UsageError(f"{name}: no such command; {nearest(name, table)}")
     command = table[name]
-    from svdtrain.config import compose, overrides, schema
+    from svdtrain.config import compose, overrides
 
-    request = overrides.parse(rest, command.config_name)
+    model = command.settings()
+    request = overrides.parse(rest, command.config_name, command.bare, model)
     if request.parsed_flags.help:
         _say(_help(command, request))
         return
-    model: type[BaseModel] = getattr(schema, command.schema)
     request = compose.with_adapter_model(request)
     for warning in compose.warnings(request, compose.check(request, model)):
         sys.stderr.write(f"warning: {warning}\n")
+    if command.light:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     compose.run(request, model, lambda: import_module(command.module).run)
 
 
+def _named(argv: list[str]) -> list[str]:
+    """`adapter info …`: the two words of a tool are one name. Raises UsageError for a tool that does not exist."""
+    group, *rest = argv
+    tools = {name.partition(" ")[2] for command in COMMANDS if (name := command.name).startswith(f"{group} ")}
+    if not tools or "--version" in argv:
+        return argv
+    verb, *rest = rest or ["--help"]
+    if verb in ("-h", "--help"):
+        raise UsageError(f"{group}: which tool?", f"svdtrain {group} {'|'.join(sorted(tools))}, each with --help")
+    if verb not in tools:
+        raise UsageError(f"{group} {verb}: no such tool; {nearest(verb, tools)}")
+    return [f"{group} {verb}", *rest]
+
+
 def _overview() -> str:
-    rows = "".join(f"  {command.name:<10} {command.summary}\n" for command in COMMANDS)
+    rows = "".join(f"  {command.name:<16} {command.summary}\n" for command in COMMANDS)
     return (
         "svdtrain: fine-tune image-to-video diffusion models and see what changed.\n\n"
         f"usage: svdtrain COMMAND KEY=VALUE ...   (or python -m svdtrain ...)\n\n{rows}\n"

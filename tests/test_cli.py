@@ -42,7 +42,7 @@ def run(config, overrides):
 def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "failing_command.py").write_text(FAILING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    row = cli.Command("fit", "failing_command", "fit", "FitConfig", "fails", ())
+    row = cli.Command("fit", "failing_command", "fit", "schema.FitConfig", "fails", ())
     monkeypatch.setattr(cli, "COMMANDS", (row,))
 
 
@@ -98,14 +98,14 @@ def test_help_of_a_command_lists_what_can_be_said(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
 def test_examples_of_the_help_are_valid(command: cli.Command) -> None:
     """Their keys and options exist (values such as folders are the reader's)."""
-    from svdtrain.config import overrides, schema
+    from svdtrain.config import overrides
 
     for example in command.examples:
         words = example.partition("#")[0].split()
         if "--config-dir" not in words:
-            request = overrides.parse(words, command.config_name)
+            request = overrides.parse(words, command.config_name, command.bare, command.settings())
             for override in request.parsed:
-                overrides.check_override(override, request, getattr(schema, command.schema))
+                overrides.check_override(override, request, command.settings())
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["fit", "--version"]])

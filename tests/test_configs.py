@@ -12,7 +12,8 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from svdtrain.config import catalogue, compose, overrides
-from svdtrain.config.schema import FitConfig, GenerateConfig, InspectConfig
+from svdtrain.config.commands import COMMANDS, Command
+from svdtrain.config.schema import FitConfig
 from svdtrain.foundation.files import packaged
 
 CONFIGS = packaged("configs")
@@ -58,15 +59,15 @@ def test_each_option_composes(group: str, option: str) -> None:
     checked("config=style_lora", f"{group}={option}", "data.source=shards")
 
 
-@pytest.mark.parametrize(
-    ("command", "schema"), [("fit", FitConfig), ("generate", GenerateConfig), ("inspect", InspectConfig)]
-)
 @pytest.mark.parametrize("model", MODELS)
-def test_yaml_and_schema_hold_the_same_keys(command: str, schema: type, model: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_yaml_and_schema_hold_the_same_keys(command: Command, model: str) -> None:
+    has_models = "model" in catalogue.groups([CONFIGS], command.config_name)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        composed = OmegaConf.to_container(hydra_compose(command, [f"model={model}"]))
-    in_yaml = [overrides.typed(key) for key in flat(composed)]
-    assert sorted(in_yaml) == sorted(catalogue.keys(schema))
+        composed = OmegaConf.to_container(hydra_compose(command.config_name, [f"model={model}"] if has_models else []))
+    names = {other: key for key, other in overrides.NAMESAKES.items()}
+    in_yaml = [names.get(key, key) for key in flat(composed)]
+    assert sorted(in_yaml) == sorted(catalogue.keys(command.settings()))
 
 
 def flat(node: object, prefix: str = "") -> list[str]:

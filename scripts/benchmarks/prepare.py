@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from svdtrain.config import compose, overrides
-from svdtrain.config.schema import PrepareConfig
+from svdtrain.config.preparation import PrepareConfig
 from svdtrain.preparation import clips
 from svdtrain.preparation.discovery import list_sources
 from svdtrain.preparation.journal import Journal

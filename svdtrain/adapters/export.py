@@ -39,6 +39,9 @@ def write_adapter(
     format cannot hold.
     """
     kind = formats.kinds_of(file.layers)
+    if file.layout is None and {to, file.format} not in ({to}, {formats.PEFT, formats.DIFFUSERS}):
+        message = f"to={to}: {file.path} is for a model that svdtrain does not know by its modules' names"
+        raise ModelError(message, "base=FOLDER of that model")
     if to == formats.DIFFUSERS and kind not in ("lora", "dora", "lokr"):
         names = {"loha": "LoHa", "mixed": "mixed kinds"}
         raise ModelError(f"to=diffusers: diffusers reads no {names[kind]}", "make it a LoRA: adapter to-lora")

@@ -84,7 +84,7 @@ def read_adapter(place: str | Path, layout: Layout | None = None) -> AdapterFile
         first = ", ".join(f"'{key}'" for key in keys.strange[:3])
         hint = "read are LoRA, DoRA, LoHa and LoKr as peft, diffusers, kohya's tools and svdtrain write them"
         raise ModelError(f"{path}: {len(keys.strange)} tensors are no adapter's, first {first}", hint)
-    settings = _settings(path, container, formats.format_of(container.entries))
+    settings = read_settings(path, container, formats.format_of(container.entries))
     guessed = formats.recognised(keys.stems) if layout is None else None
     if guessed and all(formats.module_of(stem, guessed[1]) for stem in keys.stems):
         try:
@@ -160,8 +160,8 @@ def _refuse_half(path: Path, there: set[str], settings: formats.Settings | None,
         raise ModelError(message, "the file is cut, or was taken apart by a tool that left its settings as they were")
 
 
-def _settings(path: Path, container: Container, kind: str) -> formats.Settings | None:
-    """From the header, else from adapter_config.json beside it, without which peft's layout says nothing of alpha."""
+def read_settings(path: Path, container: Container, kind: str) -> formats.Settings | None:
+    """peft's config from the header, else from adapter_config.json, without which peft's layout says nothing of alpha."""
     beside = path.parent / CONFIG
     text = container.metadata.get("lora_adapter_metadata", "")
     if not text and kind == formats.PEFT and not any(key.endswith(".alpha") for key in container.entries):

@@ -95,6 +95,31 @@ class BaseWeights:
         return self.tensor(f"{module}.weight")
 
 
+def base_folder(place: str) -> Path:
+    """The diffusers folder of a base: a folder, a packaged model's name, or a Hub id (ID or ID@REVISION) in the cache.
+
+    Raises ModelError when it is none of these; nothing is downloaded.
+    """
+    path = Path(place)
+    if path.is_dir():
+        return path
+    packed = packaged("assets") / place
+    if "/" not in place and (packed / "model_index.json").is_file():
+        return packed
+    if place.count("/") == 1 and not place.startswith((".", "/", "~")):
+        from huggingface_hub import try_to_load_from_cache
+
+        name, _, revision = place.partition("@")
+        index = try_to_load_from_cache(name, "model_index.json", revision=revision or None)
+        if isinstance(index, str):
+            return Path(index).parent
+        fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+        raise ModelError(
+            f"base={place}: no such folder, and no such model in the Hub's cache", f"fetch it with: {fetch}"
+        )
+    raise ModelError(f"base={place}: there is no such folder", "base=FOLDER of a diffusers model, a Hub id, or nano")
+
+
 def _class_name(folder: Path) -> str:
     try:
         return str(json.loads((folder / "config.json").read_text()).get("_class_name", ""))

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from svdtrain.adapters.layout import Layout
 
 Array = np.ndarray[Any, np.dtype[Any]]
+if TYPE_CHECKING:
+    Patch = Callable[[], Array]
+    Found = tuple[Patch, set[str]]
 _UP = (".lora_up.weight", "_lora.up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_B", ".lora_B.default.weight")
 _DOWN = (
     ".lora_down.weight",
@@ -54,9 +57,9 @@ def comfyui_names(layout: Layout) -> dict[str, str]:
     return names
 
 
-def comfyui_patches(file: Container, layout: Layout) -> tuple[dict[str, Array], list[str]]:
-    """(module -> what ComfyUI adds to its weight, flattened; the keys it leaves unread, saying so only in its log)."""
-    patches: dict[str, Array] = {}
+def comfyui_patches(file: Container, layout: Layout) -> tuple[dict[str, Patch], list[str]]:
+    """(module -> what ComfyUI adds to its weight, flattened, when asked for; the keys that it passes over)."""
+    patches: dict[str, Patch] = {}
     used: set[str] = set()
     for name, module in comfyui_names(layout).items():
         alpha = None
@@ -70,44 +73,50 @@ def comfyui_patches(file: Container, layout: Layout) -> tuple[dict[str, Array], 
     return patches, [key for key in file.entries if key not in used]
 
 
-Found = tuple[Array, set[str]]
-
-
 def _lora(file: Container, name: str, alpha: float | None) -> Found | None:
     up = next((name + ending for ending in _UP if name + ending in file.entries), None)
     down = next((name + ending for ending in _DOWN if name + ending in file.entries), None)
     if up is None or down is None:
         return None
-    b, a = file.array(up), file.array(down)
-    scale = 1.0 if alpha is None else alpha / a.shape[0]
-    return scale * (b.reshape(len(b), -1) @ a.reshape(len(a), -1)), {up, down}
+
+    def patch() -> Array:
+        b, a = file.array(up), file.array(down)
+        scale = 1.0 if alpha is None else alpha / a.shape[0]
+        return scale * (b.reshape(len(b), -1) @ a.reshape(len(a), -1))
+
+    return patch, {up, down}
 
 
 def _loha(file: Container, name: str, alpha: float | None) -> Found | None:
     keys = [f"{name}.hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b")]
     if not all(key in file.entries for key in keys):
         return None
-    w1_a, w1_b, w2_a, w2_b = (file.array(key) for key in keys)
-    scale = 1.0 if alpha is None else alpha / w1_b.shape[0]
-    return scale * ((w1_a @ w1_b) * (w2_a @ w2_b)), set(keys)
+
+    def patch() -> Array:
+        w1_a, w1_b, w2_a, w2_b = (file.array(key) for key in keys)
+        scale = 1.0 if alpha is None else alpha / w1_b.shape[0]
+        return scale * ((w1_a @ w1_b) * (w2_a @ w2_b))
+
+    return patch, set(keys)
 
 
 def _lokr(file: Container, name: str, alpha: float | None) -> Found | None:
-    factors, used, rank = [], set[str](), None
+    pairs: list[list[str]] = []
     for part in ("w1", "w2"):
-        whole, pair = f"{name}.lokr_{part}", [f"{name}.lokr_{part}_a", f"{name}.lokr_{part}_b"]
-        if whole in file.entries:
-            factors.append(file.array(whole))
-            used.add(whole)
-        elif all(key in file.entries for key in pair):
-            a, b = (file.array(key) for key in pair)
-            factors.append(a @ b)
-            rank = len(b)
-            used |= set(pair)
-    if len(factors) < 2:
-        return None
-    scale = alpha / rank if alpha is not None and rank else 1.0
-    return scale * np.kron(factors[0], factors[1].reshape(len(factors[1]), -1)), used
+        choices = ([f"{name}.lokr_{part}"], [f"{name}.lokr_{part}_a", f"{name}.lokr_{part}_b"])
+        found = next((keys for keys in choices if all(key in file.entries for key in keys)), None)
+        if found is None:
+            return None
+        pairs.append(found)
+
+    def patch() -> Array:
+        arrays = [[file.array(key) for key in keys] for keys in pairs]
+        first, second = (one[0] if len(one) == 1 else one[0] @ one[1] for one in arrays)
+        rank = next((len(one[1]) for one in reversed(arrays) if len(one) == 2), None)
+        scale = alpha / rank if alpha is not None and rank else 1.0
+        return scale * np.kron(first, second.reshape(len(second), -1))
+
+    return patch, {key for keys in pairs for key in keys}
 
 
 def read_as(program: str, denoiser: nn.Module, path: Path, layout: Layout) -> None:
@@ -162,14 +171,14 @@ def _as_comfyui(denoiser: nn.Module, path: Path, layout: Layout) -> None:
     add_to_weights(adaptable_weights(denoiser), patches)
 
 
-def add_to_weights(weights: Mapping[str, Any], changes: Mapping[str, Array]) -> None:
+def add_to_weights(weights: Mapping[str, Any], changes: Mapping[str, Patch]) -> None:
     """Add flat changes to live weights, in fp32."""
     import torch
 
     with torch.no_grad():
         for module, change in changes.items():
             weight = weights[module]
-            added = torch.from_numpy(np.ascontiguousarray(change, np.float32)).reshape(weight.shape)
+            added = torch.from_numpy(np.ascontiguousarray(change(), np.float32)).reshape(weight.shape)
             weight.copy_((weight.float() + added.to(weight.device)).to(weight.dtype))
 
 

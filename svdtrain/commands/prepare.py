@@ -10,7 +10,7 @@ from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.preparation.job import prepare
 
 if TYPE_CHECKING:
-    from svdtrain.config.schema import PrepareConfig
+    from svdtrain.config.preparation import PrepareConfig
 
 
 def run(config: PrepareConfig, overrides: list[str]) -> None:  # noqa: ARG001

@@ -54,7 +54,8 @@ def first_comment(file: Path) -> str:
 def keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
     """Every dotted key of a schema, groups of keys included."""
     found: list[str] = []
-    for name, field in schema.model_fields.items():
+    for plain, field in schema.model_fields.items():
+        name = field.alias or plain
         found.append(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found.extend(keys(field.annotation, f"{prefix}{name}."))

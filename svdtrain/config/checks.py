@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from svdtrain.config.schema import CacheConfig, FitConfig, GenerateConfig, PrepareConfig, SourceConfig
+from svdtrain.config.preparation import PrepareConfig
+from svdtrain.config.schema import CacheConfig, FitConfig, GenerateConfig, SourceConfig, TargetsConfig
 from svdtrain.foundation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _check_levels(key: str, levels: NoiseLevels) -> None:
 
 
 def _check_fit(config: FitConfig) -> None:
-    if not config.data.source:
+    if not config.data.source and not isinstance(config, TargetsConfig):
         raise UsageError("data.source: is not set", "data.source=FOLDER of shards, or a recipe: config=style_lora")
     _check_streaming(config.data, config.model)
     warmup, steps = config.optimizer.warmup_steps, config.trainer.max_steps

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from svdtrain.config.adapter_header import adapter_metadata
 from svdtrain.config.checks import idle_settings, refuse_contradictions
 from svdtrain.config.explain import COMPOSITION_ERRORS, composition_error, validation_error
-from svdtrain.config.overrides import Request, check_override, jobs, typed
+from svdtrain.config.overrides import Request, check_override, jobs, quoted, typed
 from svdtrain.foundation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ def with_adapter_model(request: Request) -> Request:
     extra = [f"model={model}"]
     sources = {header.get("svdtrain.source", "") for header in headers} - {""}
     if "model.source" not in given and len(sources) == 1:
-        quoted = sources.pop().replace("\\", "\\\\").replace("'", "\\'")
-        extra.append(f"model.source='{quoted}'")
+        extra.append(f"model.source={quoted(sources.pop())}")
     return replace(request, overrides=(*request.overrides, *extra))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -82,8 +83,39 @@ class Request:
             raise composition_error(error) from error
 
 
-def parse(arguments: list[str], config_name: str) -> Request:
-    """Read a command's arguments as Hydra would. Raises UsageError for flags that Hydra does not have."""
+def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) -> list[str]:
+    """Overrides in Hydra's grammar: words without a key get theirs, and A,B is [A,B] where the schema wants a list.
+
+    Paths are quoted, so that their characters mean nothing.
+    """
+    lists: tuple[str, ...] = getattr(schema, "comma_lists", ())
+    made, words = list[str](), list[str]()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if bare and not argument.startswith(("~", "+")) and not (equals and re.fullmatch(r"[\w.@-]+", key)):
+            words.append(argument)
+        elif key in lists and equals and not value.startswith("["):
+            made.append(f"{key}=[{','.join(map(quoted, value.split(',')))}]")
+        else:
+            made.append(argument)
+    if not words:
+        return made
+    if bare not in lists and len(words) > 1:
+        raise UsageError(f"{words[1]}: one {bare} at a time", f"not of the form KEY=VALUE, and {bare} is {words[0]}")
+    value = f"[{','.join(map(quoted, words))}]" if bare in lists else quoted(words[0])
+    return [f"{bare}={value}", *made]
+
+
+def quoted(text: str) -> str:
+    """A value for Hydra's grammar whose characters mean themselves."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def parse(arguments: list[str], config_name: str, bare: str = "", schema: type[BaseModel] | None = None) -> Request:
+    """Read a command's arguments as Hydra would. Raises UsageError for flags that Hydra does not have.
+
+    `bare`: the key that words without `=` are values of.
+    """
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:
@@ -96,7 +128,8 @@ def parse(arguments: list[str], config_name: str) -> Request:
     rest = list(arguments)
     for line in flags.overrides:
         rest.remove(line)
-    request = Request(flags.config_name or config_name, tuple(flags.overrides), tuple(rest), flags)
+    given = _in_full(flags.overrides, bare, schema)
+    request = Request(flags.config_name or config_name, tuple(given), tuple(rest), flags)
     renames = {key: other for key, other in NAMESAKES.items() if key not in request.groups}
     return replace(request, overrides=tuple(_renamed(line, renames) for line in request.overrides))
 

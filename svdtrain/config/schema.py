@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from svdtrain.config.fields import Beta, Finite, Level, NoiseLevels, Part, Positive, Rate, Share, Strict
-from svdtrain.config.preparation import PrepareConfig as PrepareConfig
+from svdtrain.config.toolbox import ExportSettings
 
 
 class ModelConfig(Strict):
@@ -252,3 +252,16 @@ class InspectConfig(Strict):
     """Of these, how many are shown as samples."""
     duplicate_bits: Annotated[int, Field(ge=0, le=32)]
     """Clips look alike when each of three hashes of 64 bits differs by at most so many."""
+
+
+class ExportConfig(ExportSettings):
+    """`python -m svdtrain export`."""
+
+    model: ModelConfig
+
+
+class TargetsConfig(FitConfig):
+    """`adapter targets`: the settings of a fit."""
+
+    every: bool
+    """Name every module, not only each block's count."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
-from svdtrain.families.registry import load_family
+from svdtrain.families.registry import FAMILIES, load_family, spec_of
 from svdtrain.families.weights import Weights
+from svdtrain.foundation.errors import ModelError, nearest
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from svdtrain.config.schema import ModelConfig, NoiseLevels
     from svdtrain.families.protocol import ModelFamily
 
@@ -30,6 +34,25 @@ def build_family(model: ModelConfig) -> ModelFamily:
         levels=_levels(model.noise_levels),
         condition_noise=_levels(model.condition_noise),
     )
+
+
+def family_of_folder(folder: Path) -> ModelFamily:
+    """The model of a diffusers pipeline's folder, by the pipeline that it names. Not for training: its noise levels are any.
+
+    Raises ModelError for a pipeline of no known family.
+    """
+    try:
+        name = str(json.loads((folder / "model_index.json").read_text()).get("_class_name"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"base={folder}: no pipeline (model_index.json: {error})", "a whole diffusers folder"
+        ) from error
+    known = {spec_of(family).pipeline_class: family for family in FAMILIES}
+    if name not in known:
+        raise ModelError(f"base={folder}: a {name}, which no family samples", nearest(name, known))
+    any_levels = LogNormalLevels(0.0, 1.0, 0.002, 700.0)
+    weights = Weights(str(folder))
+    return load_family(known[name], weights=weights, levels=any_levels, condition_noise=any_levels)
 
 
 def _levels(levels: NoiseLevels) -> LogNormalLevels:

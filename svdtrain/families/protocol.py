@@ -24,6 +24,8 @@ class FamilySpec:
     """Facts about a family; no weights."""
 
     name: str
+    architecture: str
+    """Its name in ModelSpec (https://github.com/Stability-AI/ModelSpec)."""
     pipeline_class: str
     """The stock diffusers pipeline that samples it."""
     targets: Mapping[str, Mapping[str, str]]

@@ -36,6 +36,7 @@ _FEED_FORWARD = r"ff(_in)?\.net\.(0\.proj|2)"
 
 SPEC = FamilySpec(
     name="svd",
+    architecture="stable-video-diffusion-img2vid-v1",
     pipeline_class="StableVideoDiffusionPipeline",
     targets={
         "attention": {

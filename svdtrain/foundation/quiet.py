@@ -19,7 +19,7 @@ def quiet_packages() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for name in ("pytorch_lightning", "lightning_fabric", "diffusers", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for name in ("httpx", "fsspec", "filelock", "PIL", "urllib3", "huggingface_hub", "ray"):
+    for name in ("httpx", "httpx2", "fsspec", "filelock", "PIL", "urllib3", "huggingface_hub", "ray"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("libav").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.optim.lr_scheduler")

@@ -26,7 +26,7 @@ from svdtrain.preparation.verification import read_back
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from svdtrain.config.schema import PrepareConfig
+    from svdtrain.config.preparation import PrepareConfig
 
 NAME = "the video"
 """Details are said of it: equal files give equal rows, whatever they are called."""

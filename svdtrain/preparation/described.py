@@ -16,7 +16,7 @@ from svdtrain.preparation.journal import writing
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from svdtrain.config.schema import PrepareConfig
+    from svdtrain.config.preparation import PrepareConfig
     from svdtrain.preparation.journal import Journal
     from svdtrain.preparation.selection import Kept
 

@@ -22,7 +22,7 @@ from svdtrain.preparation.records import Source, SourceResult
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from svdtrain.config.schema import PrepareConfig
+    from svdtrain.config.preparation import PrepareConfig
 
 
 def prepare(config: PrepareConfig, console: Console) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from svdtrain.config.schema import PrepareConfig
+    from svdtrain.config.preparation import PrepareConfig
 
 NOT_SETTINGS = {"source", "out", "workers", "executor", "ray_address", "deadline", "part"}
 """Keys that change nothing of the result."""

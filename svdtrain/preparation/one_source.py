@@ -16,7 +16,7 @@ from svdtrain.preparation.stills import still_clip
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from svdtrain.config.schema import PrepareConfig
+    from svdtrain.config.preparation import PrepareConfig
     from svdtrain.preparation.journal import Journal
 
 

@@ -20,7 +20,7 @@ from svdtrain.preparation.sizes import choose_bucket, resized, stored_size
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from svdtrain.config.schema import PrepareConfig
+    from svdtrain.config.preparation import PrepareConfig
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SMALLEST = 16

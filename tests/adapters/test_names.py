@@ -131,7 +131,7 @@ def test_export_to_comfyui_is_whole_and_equal_to_the_bit(
     path = write_adapter(tmp_path / "a.safetensors", file_of(attention, full), formats.COMFYUI, "fp32")
     patches, unread = comfyui_patches(Container(path), full)
     assert (len(patches), unread) == (256, [])
-    assert max(float(abs(patches[module] - layer.delta()).max()) for module, layer in attention.items()) == 0.0
+    assert max(float(abs(patches[module]() - layer.delta()).max()) for module, layer in attention.items()) == 0.0
 
 
 def test_without_alpha_a_scale_of_2_is_lost(full: Layout, attention: dict[str, Layer], tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_without_alpha_a_scale_of_2_is_lost(full: Layout, attention: dict[str, L
     parts = {f"diffusion_model.{full.native[module]}.{part}": array for part, array in layer.parts.items()}
     write_container(tmp_path / "a.safetensors", parts, {})
     patches, _ = comfyui_patches(Container(tmp_path / "a.safetensors"), full)
-    assert np.allclose(patches[module] * 2, layer.delta(), rtol=1e-5)
+    assert np.allclose(patches[module]() * 2, layer.delta(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("first", formats.FORMATS)

@@ -10,7 +10,7 @@ from hydra import initialize_config_dir
 
 from svdtrain.cli import main
 from svdtrain.config import catalogue, compose, overrides
-from svdtrain.config.schema import PrepareConfig
+from svdtrain.config.preparation import PrepareConfig
 from svdtrain.foundation.files import packaged
 from tests.preparation.folders import numbered, words
 

@@ -17,7 +17,7 @@ from webdataset.compat import WebDataset
 
 from svdtrain.cli import main
 from svdtrain.config import compose, overrides
-from svdtrain.config.schema import PrepareConfig
+from svdtrain.config.preparation import PrepareConfig
 from svdtrain.data.decoding import probe
 from svdtrain.data.encoding import encode_mp4
 from svdtrain.data.manifest import held_out_sources, read_manifest
