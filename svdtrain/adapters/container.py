@@ -53,11 +53,6 @@ class Container:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}", "check the name and its rights") from error
-        if self._bytes[:2] and self._bytes[:4].startswith(_PICKLES):
-            raise ModelError(
-                f"{path}: a pickle (.bin, .pt, .ckpt), which can run any code, is never read",
-                "ask its maker for safetensors, or convert it on a machine that you can throw away",
-            )
         header = self._header(size)
         self.metadata = self._texts(header.pop("__metadata__", {}))
         self.entries = {name: self._entry(name, value, size) for name, value in header.items()}
@@ -78,6 +73,11 @@ class Container:
     def _header(self, size: int) -> dict[str, Any]:
         length = int.from_bytes(self._bytes[:8], "little")
         if size < 8 or length > min(size - 8, LONGEST_HEADER):
+            if self._bytes[:4].startswith(_PICKLES):
+                raise ModelError(
+                    f"{self.path}: a pickle (.bin, .pt, .ckpt), which can run any code, is never read",
+                    "ask its maker for safetensors, or convert it on a machine that you can throw away",
+                )
             raise self._torn(f"{size:,} bytes" + (f", its header alone {length:,}" if size >= 8 else ""))
         self._first = 8 + length
         try:

@@ -89,6 +89,7 @@ def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) ->
     Paths are quoted, so that their characters mean nothing.
     """
     lists: tuple[str, ...] = getattr(schema, "comma_lists", ())
+    texts: tuple[str, ...] = getattr(schema, "texts", ())
     made, words = list[str](), list[str]()
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -96,6 +97,8 @@ def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) ->
             words.append(argument)
         elif key in lists and equals and not value.startswith("["):
             made.append(f"{key}=[{','.join(map(quoted, value.split(',')))}]")
+        elif key in texts and value not in ("", "null", "???") and value[0] not in "'\"":
+            made.append(f"{key}={quoted(value)}")
         else:
             made.append(argument)
     if not words:
@@ -147,7 +150,7 @@ def _renamed(line: str, names: dict[str, str]) -> str:
 def check_override(override: Override, request: Request, schema: type[BaseModel]) -> None:
     """Raise UsageError for a key or option that does not exist, a value that would run code, or a sweep without -m."""
     key, line = typed(override.key_or_group), typed(str(override.input_line))
-    if "_target_" in line:
+    if re.search(r"""(?<!\w)_target_['"]?\s*[:=]""", line):
         raise UsageError(f"{line}: _target_ is refused, it can run any code")
     if key.partition(".")[0].partition("/")[0] == "hydra":
         return

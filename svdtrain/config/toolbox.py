@@ -20,6 +20,8 @@ class Tool(Strict):
 
     comma_lists: ClassVar = ("for", "files", "blocks")
     """Keys whose A,B is a list: nobody sweeps over them."""
+    texts: ClassVar = ("base", "file", "out", "svg", "tuned", "pattern")
+    """Keys whose values are taken letter by letter, whatever they mean in Hydra's grammar."""
 
     base: str | None
     """The model that the adapter is for: a diffusers folder, a Hub id in the cache (OWNER/NAME or OWNER/NAME@REVISION), nano.
@@ -130,6 +132,7 @@ class ExportSettings(Strict):
     """`python -m svdtrain export`, without its model."""
 
     comma_lists: ClassVar = ("to",)
+    texts: ClassVar = ("adapter", "out", "trigger", "consent")
 
     adapter: str
     """A run folder or an adapter file."""

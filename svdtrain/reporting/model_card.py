@@ -155,7 +155,7 @@ def _loading(facts: CardFacts) -> str:
     lines = _pipeline(facts.pipeline_class, facts.base or "FOLDER_OF_THE_BASE", note)
     short = f'import svdtrain\n\nsvdtrain.load_adapter(pipe, "{name}", strength=1.0)\n'
     text = f"## Use it\n\nA pipeline of the base first:\n\n{_python(lines)}\n\nThen, with svdtrain:\n\n{_python(short)}"
-    if DIFFUSERS in facts.files:
+    if DIFFUSERS in facts.files and facts.training.get("kind") in ("lora", "rslora", None):
         block = LOADER.replace("FILE", facts.files[DIFFUSERS]).replace("COMPONENT", facts.component)
         text += f"\n\nOr without it: diffusers, peft and safetensors are enough.\n\n{_python(block)}"
     return text

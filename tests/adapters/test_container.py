@@ -78,6 +78,13 @@ def test_no_bytes_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, 
         Container(path)
 
 
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path: Path) -> None:
+    header = json.dumps({"a": entry()}).encode().ljust(0x180)
+    assert built(header)[:1] == b"\x80"
+    (tmp_path / "a").write_bytes(built(header, b"1234"))
+    assert list(Container(tmp_path / "a").entries) == ["a"]
+
+
 def test_integers_are_no_weights(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2, dtype=torch.int64)}, tmp_path / "a")
     with pytest.raises(ModelError, match="'a' is I64"):
