@@ -60,14 +60,14 @@ def measure(layer: Layer, weight: Array | None = None) -> Measure:
 
 def _values_of_lora(layer: Layer) -> Array:
     """Singular values by Gram matrices: of rank by rank, and quick; small ones are less exact than by QR."""
-    up = flat_up(layer.parts[B])
-    down = layer.parts[A].reshape(len(layer.parts[A]), -1)
-    gram = (up.T @ up).astype(np.float64)
+    up = flat_up(layer.parts[B]).astype(np.float64)
+    down = layer.parts[A].reshape(len(layer.parts[A]), -1).astype(np.float64)
+    gram = up.T @ up
     size = np.trace(gram)
     if not size:
         return np.zeros(1)
     root = np.linalg.cholesky(gram + 1e-12 * size * np.eye(len(gram)))
-    squares = np.linalg.eigvalsh(root.T @ (down @ down.T).astype(np.float64) @ root)
+    squares = np.linalg.eigvalsh(root.T @ (down @ down.T) @ root)
     return abs(layer.scale) * np.sqrt(np.maximum(squares, 0.0))[::-1]
 
 

@@ -31,9 +31,9 @@ def load_adapter(
     pipe: DiffusionPipeline | nn.Module,
     path: str | Path,
     strength: float = 1.0,
-    *,
     spatial: float | None = None,
     temporal: float | None = None,
+    *,
     check_base: bool = True,
 ) -> str:
     """Put an adapter file (or a run's adapter) on a stock pipeline, beside those already there; returns its name.

@@ -113,7 +113,7 @@ class AdapterConfig(Strict):
 
     kind: Literal["lora", "rslora", "dora", "loha", "lokr", "full"]
     """rslora: alpha / sqrt(rank) as scale, for high ranks; dora: magnitude apart from direction; loha, lokr: Hadamard and
-    Kronecker products. What each can be exported to: docs/how-to/export.md."""
+    Kronecker products. What each can be exported to: docs/reference/adapter-files.md."""
     targets: Literal["spatial", "temporal", "both"]
     modules: Literal["attention", "attention_and_feed_forward"]
     pattern: str | None = None

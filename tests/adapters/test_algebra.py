@@ -186,6 +186,14 @@ def test_inner_products_by_factors() -> None:
     assert product(first, loha()) == pytest.approx((dense(first) * dense(loha())).sum(), rel=1e-4)
 
 
+def test_a_change_of_one_direction_has_an_effective_rank_of_one() -> None:
+    """As after a first step: every column of B is the same, and its Gram matrix is singular."""
+    up = np.repeat(normal(20, 1), 4, axis=1)
+    found = measure(Layer({A: normal(4, 16), B: up}))
+    assert found.effective_rank == pytest.approx(1.0, abs=1e-3)
+    assert found.norm == pytest.approx(np.linalg.norm(up @ normal(4, 16)), rel=1e-4)
+
+
 def test_rows_by_block_and_half() -> None:
     dead = Layer({A: normal(4, 16), B: np.zeros((20, 4), np.float32)})
     layers = {SPATIAL: plain(), TEMPORAL: dead, TEMPORAL.replace("to_q", "to_k"): plain(seed=2)}

@@ -216,6 +216,16 @@ def damage(folder: Path, to: Path, kind: str) -> Path:
         del tensors[first]
     elif kind == "missing module":
         tensors = {name: t for name, t in tensors.items() if not name.startswith(first.partition(".lora_")[0])}
+    elif kind == "extra module":
+        tensors |= {name.replace(".attn1.", ".attn3."): t.clone() for name, t in tensors.items() if name == first}
+    elif kind == "foreign prefix":
+        tensors = {f"net.{name}": t for name, t in tensors.items()}
+    elif kind == "half a pair":
+        tensors = {name: t for name, t in tensors.items() if "lora_B" not in name}
+    elif kind == "twice":
+        tensors[first.removeprefix("base_model.model.")] = tensors[first].clone()
+    elif kind == "path":
+        tensors["../../etc/x.lora_A.weight"] = tensors.pop(first)
     elif kind == "foreign module":
         tensors[first.replace("attn1", "attn7")] = tensors.pop(first)
     elif kind == "rank":
@@ -242,6 +252,11 @@ FAULTS = [
     ("missing tensor", "'lora_A.weight' is missing"),
     ("missing module", "1 of its 72 modules are missing"),
     ("foreign module", "not in this model"),
+    ("extra module", "1 of its 73 modules are not in this model"),
+    ("foreign prefix", "72 of its 72 modules are not in this model"),
+    ("half a pair", "'lora_B.weight' is missing"),
+    ("twice", "twice"),
+    ("path", "is a path"),
     ("rank", "in the file"),
     ("alpha", "outside"),
     ("alpha of one half", "outside"),

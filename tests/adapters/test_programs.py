@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
+import diffusers
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,7 +22,7 @@ from svdtrain.adapters.inject import adapter_parameters, inject, peft_config
 from svdtrain.adapters.layout import layout_of
 from svdtrain.adapters.programs import read_as
 from svdtrain.adapters.spec import KINDS, AdapterInfo, AdapterSpec, HalfSpec
-from svdtrain.adapters.targets import adaptable_weights
+from svdtrain.adapters.targets import adaptable_weights, half_of
 from svdtrain.foundation.errors import ModelError
 from tests.tiny_denoisers import DENOISERS, make, output_of
 
@@ -43,6 +46,7 @@ class Trained:
 
 
 @cache
+@torch.enable_grad()
 def trained(name: str, kind: str) -> Trained:
     denoiser = make(name)
     patterns = {"spatial": DENOISERS[name].spatial, "temporal": DENOISERS[name].temporal}
@@ -123,6 +127,41 @@ class TestKind:
         change_weights(by_hand, file, 0.5)
         with torch.no_grad():
             assert torch.allclose(output_of(denoiser, name), output_of(by_hand, name), atol=3e-6)
+
+
+PIPELINES = [
+    ("StableVideoDiffusionPipeline", "svd"),
+    ("TextToVideoSDPipeline", "unet3d"),
+    ("I2VGenXLPipeline", "i2vgen_xl"),
+    ("AnimateDiffPipeline", "animatediff"),
+    ("CogVideoXPipeline", "cogvideox"),
+    ("CogVideoXImageToVideoPipeline", "cogvideox"),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "name"), PIPELINES)
+def test_stock_pipelines_take_adapters_and_give_them_back(pipeline: str, name: str) -> None:
+    """The pipeline's own object, of which only the denoiser matters here; two adapters, each with its strength."""
+    kind: Any = getattr(diffusers, pipeline)
+    parts = dict.fromkeys(list(inspect.signature(kind.__init__).parameters)[1:])
+    component = "transformer" if "transformer" in parts else "unet"
+    pipe: Any = kind(**parts | {component: make(name)})
+    denoiser, file = getattr(pipe, component), read_adapter(trained(name, "lora").folder)
+    with torch.no_grad():
+        before = output_of(denoiser, name)
+        first = svdtrain.load_adapter(pipe, trained(name, "lora").folder, 0.5)
+        svdtrain.load_adapter(pipe, trained(name, "lokr").folder, 2.0, 1.0, 0.25)
+        by_hand = make(name)
+        change_weights(by_hand, file, 0.5)
+        lokr = read_adapter(trained(name, "lokr").folder)
+        for half, strength in (("spatial", 1.0), ("temporal", 0.25)):
+            of_half = {module: layer for module, layer in lokr.layers.items() if half_of(module) == half}
+            change_weights(by_hand, replace(lokr, layers=of_half), strength)
+        assert torch.allclose(output_of(denoiser, name), output_of(by_hand, name), atol=1e-5)
+        svdtrain.unload_adapter(pipe, first)
+        svdtrain.unload_adapter(pipe)
+        assert torch.equal(output_of(denoiser, name), before)
+    assert type(denoiser) is type(make(name))
 
 
 def change_weights(denoiser: nn.Module, file: AdapterFile, strength: float) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from svdtrain.adapters.files import CONFIG, WEIGHTS, read_adapter
-from svdtrain.adapters.targets import half_of
+from svdtrain.adapters.targets import adaptable_weights, half_of
 from svdtrain.cli import main
 from tests.commands.adapters import NANO, save_world
 
@@ -112,9 +112,9 @@ def test_extract_finds_a_fine_tune(world: Path, tmp_path: Path, capsys: pytest.C
 
     wanted = deltas(world / "diffusers.safetensors")
     tuned = family_of_folder(NANO.folder.parent).denoiser
+    weights = adaptable_weights(tuned)
     for module, delta in wanted.items():
-        weight = tuned.get_submodule(module).weight
-        weight.data += weight.new_tensor(delta)
+        weights[module].data += weights[module].new_tensor(delta)
     tuned.save_pretrained(tmp_path / "run" / "denoiser")  # type: ignore[operator]
     capsys.readouterr()
     told = call(capsys, "extract", f"{tmp_path}/run", "base=nano", "rank=4", f"out={tmp_path}/e.safetensors")
