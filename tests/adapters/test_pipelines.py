@@ -2,82 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableVideoDiffusionPipeline
 from peft import PeftModel
-from PIL import Image
-from safetensors.torch import load_file, save_file
 
 import svdtrain
-from svdtrain.adapters.files import CONFIG, WEIGHTS, read_adapter, save_adapter
+from svdtrain.adapters.files import WEIGHTS, read_adapter, save_adapter
 from svdtrain.adapters.fingerprint import differences, fingerprint
 from svdtrain.adapters.inject import adapter_parameters, inject, peft_config
 from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
-from svdtrain.families.svd import SPEC, SVDFamily
 from svdtrain.foundation.errors import ModelError, UsageError
-from tests.tiny_models import FRAMES, SIZE, load_tiny_svd, save_tiny_svd
-
-PATTERNS = SPEC.targets["attention_and_feed_forward"]
-ADAPTER = AdapterSpec(
-    {
-        "spatial": HalfSpec(PATTERNS["spatial"], rank=2, alpha=4, learning_rate=1e-3),
-        "temporal": HalfSpec(PATTERNS["temporal"], rank=3, alpha=1.5, learning_rate=1e-4),
-    }
-)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_svd(tmp_path_factory.mktemp("svd"))
-
-
-@pytest.fixture(scope="module")
-def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """An adapter with B far from zero, saved; and the frames of the very model that was saved."""
-    family = load_tiny_svd(base)
-    mark = fingerprint(family.denoiser)
-    inject(family.denoiser, ADAPTER, seed=0)
-    randomise(family)
-    folder = tmp_path_factory.mktemp("run") / "adapter"
-    info = AdapterInfo(model="tiny", base="tiny", base_fingerprint=mark)
-    save_adapter(folder, arrays(family), peft_config(ADAPTER).to_dict(), info)
-    return folder, frames_of(family.pipeline())
-
-
-def randomise(family: SVDFamily) -> None:
-    g = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for name, parameter in adapter_parameters(family.denoiser).items():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=g) * 0.3)
-
-
-def arrays(family: SVDFamily) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().numpy() for name, tensor in adapter_parameters(family.denoiser).items()}
-
-
-def frames_of(pipeline: Any) -> np.ndarray:  # noqa: ANN401
-    pipeline.set_progress_bar_config(disable=True)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
-    return pipeline(
-        image,
-        height=SIZE,
-        width=SIZE,
-        num_frames=FRAMES,
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="np",
-    ).frames[0]
-
-
-def stock(base: Path) -> StableVideoDiffusionPipeline:
-    return load_tiny_svd(base).pipeline()
+from tests.adapters.trained import ADAPTER, arrays, frames_of, stock
+from tests.tiny_models import FRAMES, load_tiny_svd, save_tiny_svd
 
 
 def test_injection_changes_no_bit(base: Path) -> None:
@@ -203,80 +143,6 @@ def test_fingerprint_survives_casts_and_sees_fine_tunes(base: Path) -> None:
         for parameter in unet.parameters():
             parameter.add_(0.03 * parameter.std() * torch.randn(parameter.shape, generator=g))
     assert "other weights" in differences(mark, fingerprint(unet))
-
-
-def damage(folder: Path, to: Path, kind: str) -> Path:
-    """A copy of an adapter folder with one fault."""
-    to.mkdir()
-    tensors, config = load_file(folder / WEIGHTS), json.loads((folder / CONFIG).read_text())
-    first = next(iter(tensors))
-    if kind == "nan":
-        tensors[first].flatten()[0] = float("nan")
-    elif kind == "missing tensor":
-        del tensors[first]
-    elif kind == "missing module":
-        tensors = {name: t for name, t in tensors.items() if not name.startswith(first.partition(".lora_")[0])}
-    elif kind == "extra module":
-        tensors |= {name.replace(".attn1.", ".attn3."): t.clone() for name, t in tensors.items() if name == first}
-    elif kind == "foreign prefix":
-        tensors = {f"net.{name}": t for name, t in tensors.items()}
-    elif kind == "half a pair":
-        tensors = {name: t for name, t in tensors.items() if "lora_B" not in name}
-    elif kind == "twice":
-        tensors[first.removeprefix("base_model.model.")] = tensors[first].clone()
-    elif kind == "path":
-        tensors["../../etc/x.lora_A.weight"] = tensors.pop(first)
-    elif kind == "foreign module":
-        tensors[first.replace("attn1", "attn7")] = tensors.pop(first)
-    elif kind == "rank":
-        config["r"], config["rank_pattern"] = 5, {}
-    elif kind == "alpha":
-        config["lora_alpha"] = 1e9
-    elif kind == "alpha of one half":
-        config["alpha_pattern"] = dict.fromkeys(config["alpha_pattern"], 1e9)
-    elif kind == "no lora":
-        tensors = {"weight": torch.zeros(2)}
-    elif kind == "empty":
-        tensors = {}
-    (to / CONFIG).write_text(json.dumps(config))
-    save_file(tensors, to / WEIGHTS)
-    if kind == "truncated":
-        (to / WEIGHTS).write_bytes((to / WEIGHTS).read_bytes()[:-100])
-    if kind == "no config":
-        (to / CONFIG).unlink()
-    return to
-
-
-FAULTS = [
-    ("nan", "not finite"),
-    ("missing tensor", "'lora_A.weight' is missing"),
-    ("missing module", "1 of its 72 modules are missing"),
-    ("foreign module", "not in this model"),
-    ("extra module", "1 of its 73 modules are not in this model"),
-    ("foreign prefix", "72 of its 72 modules are not in this model"),
-    ("half a pair", "'lora_B.weight' is missing"),
-    ("twice", "twice"),
-    ("path", "is a path"),
-    ("rank", "in the file"),
-    ("alpha", "outside"),
-    ("alpha of one half", "outside"),
-    ("no lora", "no adapter's"),
-    ("empty", "no tensors"),
-    ("truncated", "not a whole safetensors file"),
-    ("no config", "rank and alpha"),
-]
-
-
-@pytest.mark.parametrize(("kind", "said"), FAULTS)
-def test_a_faulty_file_is_refused_and_nothing_is_loaded(
-    base: Path, trained: tuple[Path, np.ndarray], tmp_path: Path, kind: str, said: str
-) -> None:
-    pipe = stock(base)
-    before = frames_of(pipe)
-    with pytest.raises(ModelError, match=said):
-        svdtrain.load_adapter(pipe, damage(trained[0], tmp_path / "faulty", kind))
-    assert np.array_equal(frames_of(pipe), before)
-    assert not [name for name, _ in pipe.unet.named_parameters() if "lora" in name]
 
 
 def test_another_base_is_refused(trained: tuple[Path, np.ndarray], tmp_path: Path) -> None:
