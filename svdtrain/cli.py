@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -94,7 +95,10 @@ def _named(argv: list[str]) -> list[str]:
         return argv
     verb, *rest = rest or ["--help"]
     if verb in ("-h", "--help"):
-        raise UsageError(f"{group}: which tool?", f"svdtrain {group} {'|'.join(sorted(tools))}, each with --help")
+        rows = [command for command in COMMANDS if command.name.startswith(f"{group} ")]
+        _say(f"usage: svdtrain {group} TOOL …, each with --help\n\n")
+        _say("".join(f"  {row.name.partition(' ')[2]:<10} {row.summary}\n" for row in rows))
+        raise SystemExit(0)
     if verb not in tools:
         raise UsageError(f"{group} {verb}: no such tool; {nearest(verb, tools)}")
     return [f"{group} {verb}", *rest]
@@ -120,10 +124,25 @@ def _help(command: Command, request: Request) -> str:
     if recipes:
         lines += ["", "recipes (config=NAME):"]
         lines += [f"  {name:<16} {first_comment(file)}" for name, file in sorted(recipes.items())]
-    lines += ["", "groups (GROUP=OPTION):"]
+    lines += _keys(command)
+    if any(found.values()):
+        lines += ["", "groups (GROUP=OPTION):"]
     lines += [f"  {group:<16} {', '.join(sorted(options))}" for group, options in found.items() if options]
     lines += ["", f"every key, with its value: svdtrain {command.name} --cfg job --resolve", "", "flags:", FLAGS]
     return "\n".join(lines)
+
+
+def _keys(command: Command) -> list[str]:
+    """The keys of a schema that tells their meanings, with what each may be."""
+    from svdtrain.config.explain import wanted
+
+    schema = command.settings()
+    if not schema.model_config.get("use_attribute_docstrings"):
+        return []
+    lines = ["", "keys (KEY=VALUE):"]
+    for name, text in wanted(schema).items():
+        lines += textwrap.wrap(f"{name:<9} {text}", 118, initial_indent="  ", subsequent_indent=" " * 12)
+    return lines
 
 
 def _completion(argv: list[str]) -> list[str]:

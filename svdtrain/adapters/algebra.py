@@ -17,7 +17,7 @@ from svdtrain.adapters.layer import A, B, Layer, flat_up, lora
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from svdtrain.adapters.files import AdapterFile
 
@@ -73,31 +73,27 @@ def truncated(change: Layer | Array, cut: Cut, shape: Sequence[int], loss: Loss)
     return lora(down.astype(np.float32), up.astype(np.float32), shape)
 
 
-def weight_shape(layer: Layer) -> tuple[int, ...]:
-    """The shape of the weight that a layer was made for: [out, in, *kernel]; flat for LoHa and LoKr."""
-    if layer.kind in ("lora", "dora"):
-        return (len(layer.parts[B]), *layer.parts[A].shape[1:])
-    return tuple(layer.delta().shape)
+def shape_in(file: AdapterFile, module: str) -> tuple[int, ...]:
+    """The shape of the weight that a layer is for: the base's, else what the layer says, flat for LoHa and LoKr."""
+    return file.layout.shapes[module] if file.layout else file.layers[module].made_for()
 
 
-def resized(layers: Mapping[str, Layer], cut: Cut) -> tuple[Layers, Loss]:
+def resized(file: AdapterFile, cut: Cut) -> tuple[Layers, Loss]:
     """Every layer cut. DoRA cannot be: its change is not of low rank."""
     loss = Loss()
-    plain = {module: _without_magnitude(module, layer) for module, layer in layers.items()}
-    return {m: truncated(layer, cut, weight_shape(layer), loss) for m, layer in plain.items()}, loss
+    plain = {module: _without_magnitude(module, layer) for module, layer in file.layers.items()}
+    return {m: truncated(layer, cut, shape_in(file, m), loss) for m, layer in plain.items()}, loss
 
 
-def to_lora(
-    layers: Mapping[str, Layer], cut: Cut, weight: Callable[[str], Array] | None, shape: Callable[[str], Sequence[int]]
-) -> tuple[Layers, Loss]:
+def to_lora(file: AdapterFile, cut: Cut, weight: Callable[[str], Array] | None) -> tuple[Layers, Loss]:
     """Plain LoRA of any kind; `weight` gives the base's weights, which only a DoRA needs."""
     loss = Loss()
     made: Layers = {}
-    for module, layer in layers.items():
+    for module, layer in file.layers.items():
         if layer.kind == "dora" and weight is None:
             raise ModelError(f"'{module}' is a DoRA: its change is relative to the base's weights", "base=FOLDER")
         change = layer.delta(weight(module) if weight else None) if layer.kind != "lora" else layer
-        made[module] = truncated(change, cut, shape(module), loss)
+        made[module] = truncated(change, cut, shape_in(file, module), loss)
     return made, loss
 
 
@@ -112,10 +108,14 @@ def extracted(pairs: Iterator[tuple[str, Array, Array]], cut: Cut) -> tuple[Laye
 
 
 def average(files: Sequence[AdapterFile], decay: float) -> Layers:
-    """Exponential moving average over saved adapters, oldest first, of every number: what EMA during training would keep."""
+    """Of every number, over saved adapters, oldest first: each weighs `decay` times as much as the one after it."""
     first = files[0]
-    kept = {m: {n: p.astype(np.float64) for n, p in layer.parts.items()} for m, layer in first.layers.items()}
-    for file in files[1:]:
+    shares = [decay ** (len(files) - 1 - place) for place in range(len(files))]
+    shares = [share / sum(shares) for share in shares]
+    kept = {
+        m: {n: shares[0] * p.astype(np.float64) for n, p in layer.parts.items()} for m, layer in first.layers.items()
+    }
+    for share, file in zip(shares[1:], files[1:], strict=True):
         same = file.layers.keys() == kept.keys() and all(
             {n: p.shape for n, p in layer.parts.items()} == {n: p.shape for n, p in first.layers[m].parts.items()}
             and layer.scale == first.layers[m].scale
@@ -126,7 +126,7 @@ def average(files: Sequence[AdapterFile], decay: float) -> Layers:
             raise ModelError(f"{file.path}: other modules, ranks or scales than {first.path}", hint)
         for module, layer in file.layers.items():
             for name, part in layer.parts.items():
-                kept[module][name] = decay * kept[module][name] + (1 - decay) * part
+                kept[module][name] += share * part
     return {
         m: Layer({n: p.astype(np.float32) for n, p in parts.items()}, first.layers[m].scale)
         for m, parts in kept.items()
@@ -144,8 +144,9 @@ def merged(
     refuse_other_bases([file for file, _ in files])
     loss, made = Loss(), Layers()
     for module in sorted({module for file, _ in files for module in file.layers}):
-        present = [(_without_magnitude(module, f.layers[module]), w) for f, w in files if module in f.layers]
-        shape = weight_shape(present[0][0])
+        having = [(file, weight) for file, weight in files if module in file.layers]
+        present = [(_without_magnitude(module, file.layers[module]), weight) for file, weight in having]
+        shape = shape_in(having[0][0], module)
         if method == "cat":
             made[module] = _concatenated(module, present)
         elif method == "linear":
@@ -171,7 +172,7 @@ def refuse_other_bases(files: Sequence[AdapterFile]) -> None:
                 f"made for different models: {bases} ({difference})", "only adapters of one base go together"
             )
         for module in first.layers.keys() & file.layers.keys():
-            shapes = [math.prod(weight_shape(one.layers[module])) for one in (first, file)]
+            shapes = [math.prod(one.layers[module].made_for()) for one in (first, file)]
             if shapes[0] != shapes[1]:
                 raise ModelError(f"{file.path}: '{module}' is of another size than in {first.path}", "another base")
 
@@ -180,7 +181,7 @@ def _cut(cut: Cut, present: Sequence[tuple[Layer, float]]) -> Cut:
     """What was asked for, else the highest rank that goes in."""
     if cut.rank or cut.keep:
         return cut
-    return Cut(rank=max(layer.rank or min(weight_shape(layer)) for layer, _ in present))
+    return Cut(rank=max(layer.rank or min(layer.made_for()) for layer, _ in present))
 
 
 def _without_magnitude(module: str, layer: Layer) -> Layer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Kinds of floating-point tensors; bf16 has no type in numpy and goes through the upper half of fp32."""
+INTEGERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1"}
+MOST_AXES = 8
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "fp64": "F64"}
 LONGEST_HEADER = 64 * 2**20
 _PICKLES = (b"PK\x03\x04", b"\x80")
@@ -56,9 +59,25 @@ class Container:
         header = self._header(size)
         self.metadata = self._texts(header.pop("__metadata__", {}))
         self.entries = {name: self._entry(name, value, size) for name, value in header.items()}
-        used = sum(entry.stop - entry.start for entry in self.entries.values())
-        if used != size - self._first:
-            raise self._torn(f"{size:,} bytes, its header speaks of {used + self._first:,}")
+        end = self._first
+        for name, entry in sorted(self.entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+            if entry.start != end:
+                raise self._torn(f"'{name}' does not begin where the tensor before it ends")
+            end = entry.stop
+        if end != size:
+            raise self._torn(f"{size:,} bytes, its header speaks of {end:,}")
+
+    def number(self, name: str) -> float:
+        """A tensor of one number, of any kind: an alpha. Raises ModelError for another."""
+        entry = self.entries[name]
+        kind = NUMPY.get(entry.dtype) or INTEGERS.get(entry.dtype)
+        if kind is None or math.prod(entry.shape) != 1:
+            raise ModelError(
+                f"{self.path}: '{name}' is {entry.dtype} {list(entry.shape)}, and one number is wanted", "damaged"
+            )
+        if entry.dtype in NUMPY:
+            return float(self.array(name).reshape(-1)[0])
+        return float(np.frombuffer(self._bytes, kind, 1, entry.start)[0])
 
     def array(self, name: str) -> Array:
         """A tensor as a new fp32 array. Raises ModelError for one that is no floating-point tensor."""
@@ -91,8 +110,7 @@ class Container:
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise ModelError(f"{self.path}: '{twice}' stands in it twice", "the file is damaged or forged")
         return table
 
@@ -105,13 +123,14 @@ class Container:
         try:
             start, stop = (self._first + int(offset) for offset in value["data_offsets"])
             entry = Entry(str(value["dtype"]), tuple(int(n) for n in value["shape"]), start, stop)
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise self._torn(f"what its header says of '{name}' cannot be read") from error
         if "/" in name or "\\" in name or ".." in name or not name.isprintable():
             raise ModelError(f"{self.path}: {ascii(name)[:80]} is a path, no name of a tensor", "the file is forged")
         width = int(NUMPY[entry.dtype][-1]) if entry.dtype in NUMPY else None
         wrong = width is not None and math.prod(entry.shape) * width != stop - start
-        if wrong or not self._first <= start <= stop <= size or min(entry.shape, default=0) < 0:
+        deep = len(entry.shape) > MOST_AXES or min(entry.shape, default=0) < 0
+        if wrong or deep or not self._first <= start <= stop <= size:
             raise self._torn(f"{size:,} bytes; '{name}' {list(entry.shape)} is not whole")
         return entry
 
@@ -139,6 +158,11 @@ def write_container(
     offset = 0
     for name in sorted(tensors, key=lambda name: (tensors[name].ndim > 0, name)):
         kind = dtype if tensors[name].ndim else "F32"
+        most = {"F16": 65504.0, "BF16": 3.3895e38}.get(kind)
+        if most and tensors[name].size and float(np.abs(tensors[name]).max()) > most:
+            raise ModelError(
+                f"{path}: '{name}' does not fit into {kind}", "dtype=bf16 has more range, dtype=fp32 all of it"
+            )
         parts.append(encoded(tensors[name], kind))
         header[name] = {
             "dtype": kind,

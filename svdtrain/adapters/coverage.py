@@ -56,7 +56,7 @@ def coverage(program: str, file: Container, layout: Layout, settings: formats.Se
     if program == formats.PEFT and not (file.path.parent / CONFIG).is_file():
         faults.append(f"{CONFIG} is not beside it")
     if program == formats.DIFFUSERS and settings is None and modules:
-        alphas = {float(file.array(key).reshape(-1)[0]) for key in file.entries if key.endswith(".alpha")}
+        alphas = {file.number(key) for key in file.entries if key.endswith(".alpha")}
         if alphas:
             faults.append("its alphas are keys, which diffusers does not read: it takes alpha = rank")
     return Coverage(modules, unread, faults)
@@ -85,15 +85,24 @@ def _comfyui(program: str, file: Container, layout: Layout, settings: formats.Se
     silent = [
         m for name, m in names.items() if m in patches and f"{name}.alpha" not in file.entries and _has(file, name)
     ]
-    wrong = [m for m in silent if settings and not np.isclose(settings.scale(m, None), 1.0)]
+    scales = {m: _scale(settings, m) for m in silent}
+    wrong = [m for m, scale in scales.items() if not np.isclose(scale, 1.0)]
     if wrong:
-        scale = settings.scale(wrong[0], None) if settings else 1.0
+        scale = scales[wrong[0]]
         faults.append(f"{len(wrong)} modules have no .alpha: it adds {1 / scale:g} times what was trained")
     if any(key.endswith((".dora_scale", MAGNITUDE)) for key in file.entries):
         faults.append("a DoRA: its versions disagree on the norm")
     if program == formats.KOHYA and (odd := [key for key in file.entries if not key.startswith("lora_")]):
         faults.append(f"{len(odd)} keys are not named lora_…")
     return Coverage(list(patches), unread, faults)
+
+
+def _scale(settings: formats.Settings | None, module: str) -> float:
+    """What the settings say of a module; 1 where they say nothing that makes sense."""
+    try:
+        return settings.scale(module, None) if settings else 1.0
+    except ValueError:
+        return 1.0
 
 
 def _has(file: Container, name: str) -> bool:
@@ -109,7 +118,9 @@ def faults_of_numbers(file: Container) -> tuple[list[str], dict[str, int]]:
         if entry.shape:
             dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + 1
         try:
-            if not np.isfinite(file.array(key)).all():
+            if not (
+                np.isfinite(file.array(key)).all() if not key.endswith(".alpha") else np.isfinite(file.number(key))
+            ):
                 bad.append(key)
         except ModelError:
             bad.append(key)

@@ -45,17 +45,19 @@ def write_adapter(
     if to == formats.DIFFUSERS and kind not in ("lora", "dora", "lokr"):
         names = {"loha": "LoHa", "mixed": "mixed kinds"}
         raise ModelError(f"to=diffusers: diffusers reads no {names[kind]}", "make it a LoRA: adapter to-lora")
-    tensors = formats.written(file.layers, to, file.layout)
+    tensors = formats.written(file.layers, to, file.layout, file.component)
     config = formats.peft_config(file.layers, file.settings)
-    header = {"format": "pt"}
+    header = dict(file.metadata) if metadata == "full" else {}
+    header |= {"format": "pt"}
     if to in (formats.DIFFUSERS, formats.PEFT):
-        prefix = f"{file.layout.component if file.layout else 'unet'}." if to == formats.DIFFUSERS else ""
+        prefix = f"{file.component}." if to == formats.DIFFUSERS else ""
         stated = {f"{prefix}{key}": value for key, value in config.items() if value is not None}
         header["lora_adapter_metadata"] = json.dumps(stated, sort_keys=True)
     if metadata != "none":
+        architecture = architecture or file.info.architecture
         header |= file.info.header(private=metadata == "full")
         header |= model_spec(file, to, architecture, title or path.stem, tensors, dtype)
-        header |= training_header(file, architecture, kind, config)
+        header |= training_header(architecture, kind, config)
     if to == formats.PEFT:
         write_atomic(path.parent / CONFIG, json.dumps(config, indent=2, sort_keys=True))
     write_container(path, tensors, header, DTYPES[dtype])
@@ -71,7 +73,7 @@ def model_spec(
         digest.update(encoded(tensors[name], DTYPES[dtype] if tensors[name].ndim else "F32"))
     made = {
         "sai_model_spec": "1.0.1",
-        "architecture": f"{architecture or file.info.family or 'unknown'}/lora",
+        "architecture": f"{architecture or 'unknown'}/lora",
         "implementation": _IMPLEMENTATION.get(to, "diffusers"),
         "title": title,
         "resolution": file.info.resolution,
@@ -82,11 +84,11 @@ def model_spec(
     return {f"modelspec.{name}": text for name, text in made.items() if text}
 
 
-def training_header(file: AdapterFile, architecture: str, kind: str, config: Mapping[str, object]) -> dict[str, str]:
+def training_header(architecture: str, kind: str, config: Mapping[str, object]) -> dict[str, str]:
     """The five entries by which kohya's tools, and those that read their files, know an adapter."""
     rank = str(config["r"])
     return {
-        "ss_base_model_version": architecture or file.info.family or "unknown",
+        "ss_base_model_version": architecture or "unknown",
         "ss_network_module": "networks.lora" if kind in ("lora", "dora") else "lycoris.kohya",
         "ss_network_dim": rank,
         "ss_network_alpha": rank,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from svdtrain.adapters import formats
 from svdtrain.adapters.container import DTYPES, Container, write_container
+from svdtrain.adapters.patterns import safe_pattern
 from svdtrain.adapters.spec import AdapterInfo
 from svdtrain.foundation.errors import ModelError
 from svdtrain.foundation.files import write_atomic
@@ -42,6 +43,8 @@ class AdapterFile:
     """Of its tensors."""
     layout: Layout | None = None
     """Of the base that its names were understood by."""
+    component: str = "unet"
+    """The pipeline's part that it sits on."""
 
 
 def adapter_path(place: str | Path) -> Path:
@@ -87,30 +90,33 @@ def read_adapter(place: str | Path, layout: Layout | None = None) -> AdapterFile
     settings = read_settings(path, container, formats.format_of(container.entries))
     guessed = formats.recognised(keys.stems) if layout is None else None
     if guessed and all(formats.module_of(stem, guessed[1]) for stem in keys.stems):
-        try:
+        with suppress(WrongSize):  # names of a published model, and another size
             return _read(path, container, keys, settings, guessed[1])
-        except ModelError:  # names of a published model, and another size
-            pass
     return _read(path, container, keys, settings, layout)
+
+
+class WrongSize(ModelError):
+    """An adapter of a model whose modules have the same names and other shapes."""
 
 
 def _read(
     path: Path, container: Container, keys: formats.Keys, settings: formats.Settings | None, layout: Layout | None
 ) -> AdapterFile:
     modules = _modules(path, keys.stems, layout)
-    _refuse_half(path, set(modules.values()), settings, layout)
     layers: dict[str, Layer] = {}
     for stem, parts in keys.stems.items():
-        arrays = {part: container.array(key) for part, key in parts.items()}
+        module = modules[stem]
+        arrays = {part: container.array(key) for part, key in parts.items() if part != formats.ALPHA}
         if bad := next((parts[part] for part, array in arrays.items() if not np.isfinite(array).all()), None):
             raise ModelError(
                 f"{path}: '{bad}' holds numbers that are not finite", "use an earlier checkpoint of the run"
             )
-        layer = formats.layer_from(modules[stem], arrays, settings, where=str(path))
-        wanted = layout.shapes[modules[stem]] if layout else None
-        if fault := layer.fault(wanted):
-            raise ModelError(f"{path}: '{modules[stem]}': {fault}", "it was made for a model of another size")
-        layers[modules[stem]] = layer
+        alpha = container.number(parts[formats.ALPHA]) if formats.ALPHA in parts else None
+        layer = formats.layer_from(module, arrays, alpha, settings, where=str(path))
+        if fault := layer.fault(layout.shapes[module] if layout else None):
+            raise WrongSize(f"{path}: '{module}': {fault}", "it was made for a model of another size")
+        layers[module] = layer
+    _refuse_half(path, set(layers), settings, layout)
     return AdapterFile(
         path,
         dict(sorted(layers.items())),
@@ -120,7 +126,13 @@ def _read(
         formats.format_of(container.entries),
         _dtype(container),
         layout,
+        layout.component if layout else _component(container),
     )
+
+
+def _component(container: Container) -> str:
+    first = next(iter(container.entries))
+    return "transformer" if first.startswith(("transformer.", "lora_transformer_")) else "unet"
 
 
 def _modules(path: Path, stems: Mapping[str, Any], layout: Layout | None) -> dict[str, str]:
@@ -146,11 +158,18 @@ def _modules(path: Path, stems: Mapping[str, Any], layout: Layout | None) -> dic
 
 def _refuse_half(path: Path, there: set[str], settings: formats.Settings | None, layout: Layout | None) -> None:
     """Raises ModelError when the settings speak of modules of the base that the file does not have."""
-    targets = settings.values.get("target_modules") if settings else None
-    if not targets or layout is None:
+    values = settings.values if settings else {}
+    targets = values.get("target_modules")
+    if not targets or layout is None or any(values.get(name) for name in ("exclude_modules", "layers_to_transform")):
         return
     if isinstance(targets, str):
-        stated = {name for name in layout.shapes if re.fullmatch(targets, name)}
+        try:
+            pattern = safe_pattern(targets)
+        except ValueError as error:
+            raise ModelError(
+                f"{path}: target_modules in its settings: {error}", "the file is damaged or forged"
+            ) from error
+        stated = {name for name in layout.shapes if pattern.fullmatch(name)}
     else:
         endings = tuple(f".{target}" for target in targets)
         stated = {name for name in layout.shapes if name in targets or name.endswith(endings)}
@@ -164,19 +183,15 @@ def read_settings(path: Path, container: Container, kind: str) -> formats.Settin
     """peft's config from the header, else from adapter_config.json, without which peft's layout says nothing of alpha."""
     beside = path.parent / CONFIG
     text = container.metadata.get("lora_adapter_metadata", "")
-    if not text and kind == formats.PEFT and not any(key.endswith(".alpha") for key in container.entries):
-        if not beside.is_file():
-            message = f"{path}: neither its header nor {CONFIG} beside it says rank and alpha"
-            raise ModelError(message, f"copy {CONFIG} along")
-        text = beside.read_text()
-    if not text:
-        return None
     try:
-        return formats.settings_from(text)
-    except (ValueError, TypeError) as error:
-        raise ModelError(
-            f"{path}: its LoRA settings cannot be read ({error})", f"mend {CONFIG} or train again"
-        ) from error
+        if not text and kind == formats.PEFT and not any(key.endswith(".alpha") for key in container.entries):
+            if not beside.is_file():
+                message = f"{path}: neither its header nor {CONFIG} beside it says rank and alpha"
+                raise ModelError(message, f"copy {CONFIG} along")
+            text = beside.read_text(encoding="utf-8")
+        return formats.settings_from(text) if text else None
+    except (ValueError, TypeError, RecursionError, OSError) as error:
+        raise ModelError(f"{path}: its settings cannot be read ({error})", f"mend {CONFIG} or train again") from error
 
 
 def _dtype(container: Container) -> str:

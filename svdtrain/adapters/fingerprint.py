@@ -68,10 +68,13 @@ def _project(values: Array) -> float:
 
 def differences(expected: str, actual: str) -> str:
     """Empty when two fingerprints belong to the same base, else what differs."""
-    expected_layout, expected_numbers = json.loads(expected)
-    actual_layout, actual_numbers = json.loads(actual)
-    if expected_layout != actual_layout:
-        return "other modules or shapes"
-    squares = [(a - b) ** 2 for a, b in zip(expected_numbers, actual_numbers, strict=True)]
+    try:
+        expected_layout, expected_numbers = json.loads(expected)
+        actual_layout, actual_numbers = json.loads(actual)
+        if expected_layout != actual_layout:
+            return "other modules or shapes"
+        squares = [(a - b) ** 2 for a, b in zip(expected_numbers, actual_numbers, strict=True)]
+    except (ValueError, TypeError, RecursionError):
+        return "a fingerprint that cannot be read"
     moved = (sum(squares) / max(1, len(squares))) ** 0.5
     return "" if moved <= _TOLERANCE else f"same shapes, other weights (they moved by {moved:.1%})"

@@ -6,12 +6,14 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from svdtrain.adapters.layer import LOHA, LOKR, MAGNITUDE, A, B, Layer
 from svdtrain.adapters.layout import packaged_layouts
+from svdtrain.adapters.patterns import safe_pattern
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def recognised(stems: Iterable[str]) -> tuple[str, Layout] | None:
     return (best, known[best]) if scores.get(best) else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Settings:
     """peft's config of an adapter, as far as it changes what the tensors mean."""
 
@@ -116,9 +118,16 @@ class Settings:
     def of(self, module: str, name: str) -> Any:  # noqa: ANN401
         """rank or alpha of a module: the first pattern that matches its name, else the general value."""
         patterns = self.values.get(f"{name}_pattern") or {}
-        matched = next((p for p in patterns if re.match(rf"(.*\.)?({p})$", module)), None)
+        matched = next((p for p, compiled in self._patterns[name] if compiled.match(module)), None)
         general = {"rank": ("r",), "alpha": ("lora_alpha", "alpha")}[name]
         return patterns[matched] if matched else next((self.values[g] for g in general if g in self.values), None)
+
+    @cached_property
+    def _patterns(self) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+        return {
+            name: [(p, safe_pattern(rf"(.*\.)?({p})$")) for p in self.values.get(f"{name}_pattern") or {}]
+            for name in ("rank", "alpha")
+        }
 
     def scale(self, module: str, rank: int | None) -> float:
         """alpha / rank, or alpha / sqrt(rank) for rsLoRA. Raises ValueError for what cannot be."""
@@ -136,6 +145,7 @@ def settings_from(text: str) -> Settings:
     if not isinstance(values, dict):
         raise TypeError("it is no table")
     values = {key.removeprefix("unet.").removeprefix("transformer."): value for key, value in values.items()}
+    _refuse_other_meanings(values)
     stated = {name: values[name] for name in ("lora_alpha", "alpha") if values.get(name) is not None}
     for name, alpha in (stated | (values.get("alpha_pattern") or {})).items():
         if not isinstance(alpha, int | float) or not LEAST_ALPHA <= alpha <= MOST_ALPHA:
@@ -143,24 +153,60 @@ def settings_from(text: str) -> Settings:
     return Settings(values)
 
 
-def layer_from(module: str, parts: Mapping[str, Array], settings: Settings | None, *, where: str) -> Layer:
-    """A layer of its tensors; its scale from .alpha, else from the settings, else 1. Raises ModelError."""
-    factors = {name: array for name, array in parts.items() if name != ALPHA}
-    if MAGNITUDE in factors:
-        factors[MAGNITUDE] = factors[MAGNITUDE].reshape(-1)
+_KNOWN_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal", "lycoris")
+_OTHER_MEANINGS = (
+    "use_qalora",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "target_parameters",
+    "modules_to_save",
+    "trainable_token_indices",
+    "fan_in_fan_out",
+)
+
+
+def _refuse_other_meanings(values: Mapping[str, Any]) -> None:
+    """Settings under which the tensors mean something else than a LoRA, DoRA, LoHa or LoKr of the base itself."""
+    beginning = values.get("init_lora_weights", values.get("init_weights"))
+    if beginning not in _KNOWN_BEGINNINGS:
+        raise ValueError(f"init '{beginning}' changes the base's weights: save it from peft as a plain LoRA")
+    if odd := next((name for name in _OTHER_MEANINGS if values.get(name)), None):
+        raise ValueError(f"{odd} is not understood")
+    for name in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(values.get(name) or {}, dict):
+            raise TypeError(f"{name} is no table")
+    targets = values.get("target_modules") or []
+    if not isinstance(targets, str) and not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
+        raise TypeError("target_modules is neither a pattern nor names")
+
+
+def layer_from(
+    module: str, parts: Mapping[str, Array], alpha: float | None, settings: Settings | None, *, where: str
+) -> Layer:
+    """A layer of its tensors; its scale from its own alpha, else from the settings, else 1. Raises ModelError."""
+    factors = dict(parts)
     if not factors:
         raise ModelError(f"{where}: '{module}' has an alpha and no weights", "the file is damaged")
+    if MAGNITUDE in factors:
+        factors[MAGNITUDE] = _rows(factors[MAGNITUDE])
     layer = Layer(factors)
+    hint = "the file is damaged, or of a kind that svdtrain does not read"
     if fault := layer.fault():
+        raise ModelError(f"{where}: '{module}': {fault}", hint)
+    stated = str((settings.values.get("peft_type") if settings else None) or "").lower()
+    dora = bool(settings and settings.values.get("use_dora"))
+    wanted = "dora" if dora else stated if stated in ("loha", "lokr") else layer.kind
+    if layer.kind != wanted:
+        lost = f", and '{module}.{MAGNITUDE}' is missing" if dora else ""
         raise ModelError(
-            f"{where}: '{module}': {fault}", "the file is damaged, or of a kind that svdtrain does not read"
+            f"{where}: its settings speak of a {wanted}{lost}", "a tool that does not know the kind has cut it"
         )
     try:
-        if ALPHA in parts:
-            rank, alpha = layer.rank, float(parts[ALPHA].reshape(-1)[0])
-            if not LEAST_ALPHA <= abs(alpha) <= MOST_ALPHA:
+        if alpha is not None:
+            if layer.rank is not None and not LEAST_ALPHA <= abs(alpha) <= MOST_ALPHA:
                 raise ValueError(f"alpha {alpha:g} is outside {LEAST_ALPHA:g} to {MOST_ALPHA:g}")
-            return Layer(factors, alpha / rank if rank else 1.0)
+            return Layer(factors, alpha / layer.rank if layer.rank else 1.0)
         return Layer(factors, settings.scale(module, layer.rank) if settings else 1.0)
     except ValueError as error:
         raise ModelError(
@@ -168,18 +214,24 @@ def layer_from(module: str, parts: Mapping[str, Array], settings: Settings | Non
         ) from error
 
 
-def written(layers: Mapping[str, Layer], to: str, layout: Layout | None) -> dict[str, Array]:
+def _rows(magnitude: Array) -> Array:
+    """[out], [out, 1 …] of kohya's tools, [1, out, 1, 1] of peft's convolutions; of columns, [1, in], it stays as it is."""
+    if magnitude.ndim >= 4 and magnitude.shape[0] == 1:
+        magnitude = magnitude[0]
+    return magnitude.reshape(len(magnitude)) if magnitude.ndim and magnitude.size == len(magnitude) else magnitude
+
+
+def written(layers: Mapping[str, Layer], to: str, layout: Layout | None, component: str) -> dict[str, Array]:
     """The tensors of a file in a format. Scales are folded in, and alpha = rank is written where the format has one.
 
     Raises ModelError where a program cannot read such an adapter at all.
     """
-    component = layout.component if layout else "unet"
     tensors: dict[str, Array] = {}
     for module, layer in layers.items():
         folded = layer.folded()
         if to in (PEFT, DIFFUSERS):
             prefix = PEFT_PREFIX if to == PEFT else f"{component}."
-            tensors |= {f"{prefix}{module}.{name}": part for name, part in folded.parts.items()}
+            tensors |= {f"{prefix}{module}.{name}": _as_peft(folded, name) for name in folded.parts}
             continue
         if layer.kind == "dora":
             raise ModelError(f"to={to}: programs disagree on what a DoRA file means", "make it a LoRA: adapter to-lora")
@@ -196,10 +248,16 @@ def written(layers: Mapping[str, Layer], to: str, layout: Layout | None) -> dict
     return tensors
 
 
+def _as_peft(layer: Layer, name: str) -> Array:
+    """A part in the shape in which peft has it: a convolution's magnitude is [1, out, 1, …]."""
+    part, axes = layer.parts[name], layer.parts[A].ndim if A in layer.parts else 2
+    return part.reshape(1, -1, *(1 for _ in range(axes - 2))) if name == MAGNITUDE and axes > 2 else part
+
+
 def peft_config(layers: Mapping[str, Layer], values: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """adapter_config.json for layers whose scale is folded: alpha = rank, the rarer ranks as patterns."""
     kinds = {layer.kind for layer in layers.values()}
-    ranks = {module: layer.rank or int((values or {}).get("r", 1)) for module, layer in layers.items()}
+    ranks = {module: layer.rank or _peft_rank(module, values or {}) for module, layer in layers.items()}
     usual = max(set(ranks.values()), key=lambda rank: (list(ranks.values()).count(rank), rank))
     rare = {f"^{re.escape(module)}": rank for module, rank in ranks.items() if rank != usual}
     config: dict[str, Any] = {
@@ -213,9 +271,18 @@ def peft_config(layers: Mapping[str, Layer], values: Mapping[str, Any] | None = 
     }
     if kinds <= {"lora", "dora"}:
         return config | {"peft_type": "LORA", "lora_alpha": usual, "bias": "none", "use_dora": kinds == {"dora"}}
-    kept = ("decompose_both", "decompose_factor", "use_effective_conv2d")
+    kept = ("use_effective_conv2d", *(("decompose_both", "decompose_factor") if kinds == {"lokr"} else ()))
     shape = {name: values[name] for name in kept if values and name in values}
     return config | {"peft_type": "LOHA" if kinds == {"loha"} else "LOKR", "alpha": usual} | shape
+
+
+def _peft_rank(module: str, values: Mapping[str, Any]) -> int:
+    """The rank by which peft decided on two whole factors: only its own settings say so."""
+    rank = Settings(values).of(module, "rank")
+    if not isinstance(rank, int) or "decompose_factor" not in values:
+        message = f"'{module}' is a LoKr of two whole factors, and peft would build another"
+        raise ModelError(message, "to=comfyui and to=kohya keep it; adapter to-lora makes a LoRA of it")
+    return rank
 
 
 def kinds_of(layers: Mapping[str, Layer]) -> str:

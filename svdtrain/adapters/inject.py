@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,12 +60,23 @@ def inject(denoiser: nn.Module, spec: AdapterSpec, *, seed: int, name: str = "de
             f"adapter.kind={spec.kind}: '{deep}' is a 3-D convolution", "adapter.kind=lora, or leave it out"
         )
     denoiser.requires_grad_(False)
-    inject_adapter_in_model(peft_config(spec), denoiser, adapter_name=name)
+    inject_by_peft(denoiser, peft_config(spec), name)
     for module_name, layer in adapter_layers(denoiser, name):
         for part in layer_parts(layer, name).values():
             part.data = part.data.to(torch.float32)
         _draw(layer, name, generator(seed, "lora", module_name))
     return modules
+
+
+def inject_by_peft(denoiser: nn.Module, config: PeftConfig, name: str) -> None:
+    """peft's layers in place, without a draw from the global state, now or in a forward pass."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(config, denoiser, adapter_name=name)
+    for _, layer in adapter_layers(denoiser, name):
+        layer.train(layer.get_base_layer().training)
+        if name in getattr(layer, "module_dropout", {}):
+            layer.module_dropout[name] = -1.0  # LoHa and LoKr ask at each pass whether a random number is above it
 
 
 def _draw(layer: Any, name: str, random: torch.Generator) -> None:  # noqa: ANN401
@@ -109,21 +121,31 @@ def adapter_names(denoiser: nn.Module) -> list[str]:
     return list(getattr(denoiser, "peft_config", {}))
 
 
-def activate(denoiser: nn.Module, names: list[str]) -> None:
-    """Sum exactly these adapters in every forward pass."""
-    for _, layer in adapter_layers(denoiser):
-        layer.enable_adapters(bool(names))
-        if names:
-            requires_grad = {id(p): p.requires_grad for p in layer.parameters()}
-            layer.set_adapter([n for n in names if layer_parts(layer, n)])
-            for parameter in layer.parameters():
-                parameter.requires_grad_(requires_grad[id(parameter)])
+def activity(denoiser: nn.Module) -> dict[int, tuple[list[str], bool]]:
+    """Of each adapter layer (by identity): which adapters are summed in a forward pass, and whether all are switched off."""
+    tuners: list[Any] = [m for m in denoiser.modules() if isinstance(m, BaseTunerLayer)]
+    return {id(layer): (list(layer.active_adapters), bool(layer.disable_adapters)) for layer in tuners}
+
+
+def activate(denoiser: nn.Module, before: dict[int, tuple[list[str], bool]], name: str | None = None) -> None:
+    """What was active before is active again, and the named adapter with it; nothing that was switched off comes on."""
+    for layer in [m for m in denoiser.modules() if isinstance(m, BaseTunerLayer)]:
+        active, off = before.get(id(layer), ([], False))
+        mine = [name] if name is not None and layer_parts(layer, name) else []
+        kept = [each for each in active if layer_parts(layer, each)]
+        frozen = {id(p): p.requires_grad for p in layer.parameters()}
+        layer.enable_adapters(bool(mine) or not off)
+        layer.set_adapter([*([] if off and mine else kept), *mine])
+        for parameter in layer.parameters():
+            parameter.requires_grad_(frozen[id(parameter)])
 
 
 def set_scale(denoiser: nn.Module, name: str, strengths: dict[str, float]) -> None:
-    """Scale an adapter by half: 1 as trained, 0 off."""
+    """Scale an adapter by half: 1 as trained, 0 off; a half that is not named stays."""
     for module_name, layer in adapter_layers(denoiser, name):
-        strength = strengths[half_of(module_name)]
+        strength = strengths.get(half_of(module_name))
+        if strength is None:
+            continue
         trained: dict[str, float] = layer.__dict__.setdefault("trained_scales", {})
         trained.setdefault(name, layer.scaling[name])
         magnitudes = getattr(layer, MAGNITUDE, {})
@@ -138,12 +160,18 @@ def set_scale(denoiser: nn.Module, name: str, strengths: dict[str, float]) -> No
 
 
 def remove(denoiser: nn.Module, name: str) -> None:
-    """Take an adapter out; with the last one gone, the original modules stand in their places again."""
+    """Take an adapter out, whole or half made; with the last one gone, the original modules stand in their places again."""
+    before = activity(denoiser)
     tuners: list[tuple[str, Any]] = [(p, m) for p, m in denoiser.named_modules() if isinstance(m, BaseTunerLayer)]
-    for path, layer in [(path, layer) for path, layer in tuners if layer_parts(layer, name)]:
-        layer.delete_adapter(name)
-        layer.__dict__.get("trained_scales", {}).pop(name, None)
+    for path, layer in tuners:
+        if layer_parts(layer, name):
+            layer.delete_adapter(name)
+            layer.__dict__.get("trained_scales", {}).pop(name, None)
         if not any(getattr(layer, place, {}) for place in _PLACES.values()):
             parent_name, _, child = path.rpartition(".")
             setattr(denoiser.get_submodule(parent_name), child, layer.base_layer)
-    getattr(denoiser, "peft_config", {}).pop(name, None)
+    configs = getattr(denoiser, "peft_config", {})
+    configs.pop(name, None)
+    if not configs:
+        denoiser.__dict__.pop("peft_config", None)
+    activate(denoiser, {key: ([each for each in active if each != name], off) for key, (active, off) in before.items()})

@@ -10,6 +10,7 @@ With W the base's weight, flattened to [out, in * kernel], and s the scale:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -116,37 +117,48 @@ class Layer:
             return "its two factors are not whole"
         return self._shape_fault(shape)
 
-    def _shape_fault(self, shape: Sequence[int] | None) -> str:
+    def made_for(self) -> tuple[int, ...]:
+        """The shape of the weight: [out, in, *kernel], or [out, in * kernel] of LoHa and LoKr. ValueError: none."""
         p = self.parts
-        shapes = {name: list(part.shape) for name, part in p.items()}
-        if any(part.ndim < 2 for name, part in p.items() if name != MAGNITUDE):
-            return f"shapes {shapes} are no factors"
+        shapes = {name: part.shape for name, part in p.items()}
+        if 0 in (size for shape in shapes.values() for size in shape):
+            raise ValueError(f"shapes {shapes} hold nothing")
         if self.kind in ("lora", "dora"):
-            if p[A].shape[0] != p[B].shape[1] or 0 in p[A].shape or 0 in p[B].shape:
-                return f"lora_A {shapes[A]} and lora_B {shapes[B]} have no rank in common"
-            made = (p[B].shape[0], *p[A].shape[1:])
-        elif self.kind == "loha":
-            pairs = [("hada_w1_a", "hada_w1_b"), ("hada_w2_a", "hada_w2_b")]
-            if any(p[a].shape[1] != p[b].shape[0] for a, b in pairs):
-                return f"factors {shapes} do not fit each other"
-            made = (p["hada_w1_a"].shape[0], p["hada_w1_b"].shape[1])
-        else:
-            pairs = [(f"lokr_{w}_a", f"lokr_{w}_b") for w in ("w1", "w2") if f"lokr_{w}" not in p]
-            if any(p[a].shape[1] != p[b].shape[0] for a, b in pairs):
-                return f"factors {shapes} do not fit each other"
-            first, second = self.kronecker()
-            made = (first.shape[0] * second.shape[0], first.shape[1] * int(np.prod(second.shape[1:])))
-        if self.kind == "dora" and p[MAGNITUDE].size != made[0]:
-            return f"magnitude {shapes[MAGNITUDE]} for {made[0]} rows"
-        wanted = None if shape is None else tuple(shape)
-        flat = (made[0], int(np.prod(made[1:])))
+            a, b = shapes[A], shapes[B]
+            if not 2 <= len(a) <= 5 or len(b) not in (2, len(a)) or a[0] != b[1] or math.prod(b[2:]) != 1:
+                raise ValueError(f"lora_A {list(a)} and lora_B {list(b)} have no rank in common")
+            if self.kind == "dora" and shapes[MAGNITUDE] != (b[0],):
+                raise ValueError(f"magnitude {list(shapes[MAGNITUDE])} for {b[0]} rows")
+            return (b[0], *a[1:])
         if (
-            wanted
-            and made != wanted
-            and (self.kind in ("lora", "dora") or flat != (wanted[0], int(np.prod(wanted[1:]))))
+            any(len(shape) != 2 for name, shape in shapes.items() if name != "lokr_w2")
+            or len(shapes.get("lokr_w2", (1, 1))) < 2
         ):
-            return f"it is for {list(made)}, the model has {list(wanted)}"
-        return ""
+            raise ValueError(f"shapes {shapes} are no factors")
+        if self.kind == "loha":
+            pairs = [_joined(shapes, f"hada_{w}_a", f"hada_{w}_b") for w in ("w1", "w2")]
+            if pairs[0] != pairs[1]:
+                raise ValueError(f"products of {pairs[0]} and {pairs[1]}")
+            return pairs[0]
+        first, second = (shapes.get(f"lokr_{w}") or _joined(shapes, f"lokr_{w}_a", f"lokr_{w}_b") for w in ("w1", "w2"))
+        return (first[0] * second[0], first[1] * math.prod(second[1:]))
+
+    def _shape_fault(self, shape: Sequence[int] | None) -> str:
+        try:
+            made = self.made_for()
+        except ValueError as error:
+            return str(error)
+        wanted = tuple(shape or made)
+        flat = (wanted[0], math.prod(wanted[1:]))
+        fits = made == wanted if self.kind in ("lora", "dora") else made == flat
+        return "" if fits else f"it is for {list(made)}, the model has {list(wanted)}"
+
+
+def _joined(shapes: Mapping[str, tuple[int, ...]], first: str, second: str) -> tuple[int, int]:
+    """The shape of a product of two factors."""
+    if shapes[first][1] != shapes[second][0]:
+        raise ValueError(f"{first} {list(shapes[first])} and {second} {list(shapes[second])} do not fit each other")
+    return shapes[first][0], shapes[second][1]
 
 
 def flat_up(up: NDArray[Any]) -> Array:

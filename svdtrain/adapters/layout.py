@@ -58,12 +58,7 @@ class BaseWeights:
     def __init__(self, folder: Path, component: str) -> None:
         """Raises ModelError when the folder holds no whole safetensors weights."""
         self.folder = folder
-        names = ("diffusion_pytorch_model", "model")
-        files = [file for name in names for file in sorted(folder.glob(f"{name}*.safetensors"))]
-        if not files:
-            raise ModelError(f"base={folder}: holds no safetensors weights", "base=FOLDER of a diffusers model")
-        # With several variants beside each other (x.safetensors, x.fp16.safetensors) the first is the whole one.
-        shards = [file for file in files if "-of-" in file.name] or files[:1]
+        shards = weight_files(folder)
         self._tensors = {name: one for one in map(Container, shards) for name in one.entries}
         shapes = {name: self._tensors[name].entries[name].shape for name in self._tensors}
         self.layout = Layout(
@@ -110,7 +105,12 @@ def base_folder(place: str) -> Path:
         from huggingface_hub import try_to_load_from_cache
 
         name, _, revision = place.partition("@")
-        index = try_to_load_from_cache(name, "model_index.json", revision=revision or None)
+        try:
+            index = try_to_load_from_cache(name, "model_index.json", revision=revision or None)
+        except ValueError as error:
+            raise ModelError(
+                f"base={place}: no such folder, and no Hub id", "base=FOLDER, OWNER/NAME or nano"
+            ) from error
         if isinstance(index, str):
             return Path(index).parent
         fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
@@ -118,6 +118,36 @@ def base_folder(place: str) -> Path:
             f"base={place}: no such folder, and no such model in the Hub's cache", f"fetch it with: {fetch}"
         )
     raise ModelError(f"base={place}: there is no such folder", "base=FOLDER of a diffusers model, a Hub id, or nano")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The one set of weights of a model's folder: the plain one, else the only variant. Raises ModelError."""
+    for name in ("diffusion_pytorch_model", "model"):
+        plain = folder / f"{name}.safetensors"
+        if plain.is_file():
+            return [plain]
+        indexes = sorted(folder.glob(f"{name}.safetensors.index*.json"))
+        whole = [file for file in sorted(folder.glob(f"{name}.*.safetensors")) if "-of-" not in file.name]
+        if f"{name}.safetensors.index.json" in [index.name for index in indexes] or (not whole and len(indexes) == 1):
+            return _shards(folder, indexes[0])
+        if len(whole) == 1:
+            return whole
+        if whole or indexes:
+            variants = ", ".join(file.name for file in [*whole, *indexes])
+            raise ModelError(f"base={folder}: which of {variants}?", "leave one of them in the folder")
+    raise ModelError(f"base={folder}: holds no safetensors weights", "base=FOLDER of a diffusers model")
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: cannot be read ({error})", "fetch the model again") from error
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise ModelError(
+            f"{index}: {len(missing)} of its {len(names)} files are missing, first {missing[0]}", "fetch it again"
+        )
+    return [folder / name for name in names]
 
 
 def _class_name(folder: Path) -> str:

@@ -68,7 +68,10 @@ def _values_of_lora(layer: Layer) -> Array:
         return np.zeros(1)
     root = np.linalg.cholesky(gram + 1e-12 * size * np.eye(len(gram)))
     squares = np.linalg.eigvalsh(root.T @ (down @ down.T) @ root)
-    return abs(layer.scale) * np.sqrt(np.maximum(squares, 0.0))[::-1]
+    values = np.sqrt(np.maximum(squares, 0.0))[::-1]
+    # Two layers that cancel leave their rounding: nothing that fp32 factors of this size could mean.
+    values[values < 1e-6 * np.sqrt(size * np.square(down).sum())] = 0.0
+    return abs(layer.scale) * values
 
 
 def _effective_rank(values: Array) -> float:

@@ -6,15 +6,26 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig
 from torch import nn
 
 from svdtrain.adapters.files import read_adapter
 from svdtrain.adapters.fingerprint import differences, fingerprint
+from svdtrain.adapters.formats import kinds_of
 from svdtrain.adapters.formats import peft_config as peft_values
-from svdtrain.adapters.inject import activate, adapter_layers, adapter_names, layer_parts, remove, set_scale
+from svdtrain.adapters.inject import (
+    activate,
+    activity,
+    adapter_layers,
+    adapter_names,
+    inject_by_peft,
+    layer_parts,
+    remove,
+    set_scale,
+)
 from svdtrain.adapters.layer import MAGNITUDE
 from svdtrain.adapters.layout import layout_of
+from svdtrain.adapters.targets import adaptable_weights
 from svdtrain.foundation.errors import ModelError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -53,29 +64,34 @@ def load_adapter(
                 "load it on the base it was trained on (or pass check_base=False if you know better)",
             )
     _refuse_company(denoiser, file, path)
-    was_active = adapter_names(denoiser)
-    if not was_active:
+    before, loaded = activity(denoiser), adapter_names(denoiser)
+    if not loaded:
         # peft freezes the base, and on a CPU torch rounds differently for weights that want gradients.
         denoiser.__dict__[_UNFROZEN] = [p for p in denoiser.parameters() if p.requires_grad]
-    name = f"adapter_{len(was_active)}"
-    while name in was_active:
+    name = f"adapter_{len(loaded)}"
+    while name in loaded:
         name += "_"
-    inject_adapter_in_model(_config(file), denoiser, adapter_name=name)
-    _fill(denoiser, name, file)
-    activate(denoiser, [*was_active, name])
-    set_scale(denoiser, name, strengths)
+    try:
+        inject_by_peft(denoiser, _config(file), name)
+        _fill(denoiser, name, file)
+        activate(denoiser, before, name)
+        set_scale(denoiser, name, strengths)
+    except BaseException:
+        remove(denoiser, name)
+        _give_back(denoiser)
+        raise
     return name
 
 
 def set_strength(
     pipe: DiffusionPipeline | nn.Module,
-    strength: float = 1.0,
+    strength: float | None = None,
     *,
     spatial: float | None = None,
     temporal: float | None = None,
     name: str | None = None,
 ) -> None:
-    """Scale a loaded adapter (all of them without a name): 1.0 as trained, 0.0 the base."""
+    """Scale a loaded adapter (all of them without a name): 1.0 as trained, 0.0 the base. A half that is not named stays."""
     strengths = _strengths(strength, spatial, temporal)
     denoiser = denoiser_of(pipe)
     for each in _named(denoiser, name):
@@ -87,7 +103,11 @@ def unload_adapter(pipe: DiffusionPipeline | nn.Module, name: str | None = None)
     denoiser = denoiser_of(pipe)
     for each in _named(denoiser, name):
         remove(denoiser, each)
-    activate(denoiser, adapter_names(denoiser))
+    _give_back(denoiser)
+
+
+def _give_back(denoiser: nn.Module) -> None:
+    """Without adapters, the base's weights want the gradients they wanted before."""
     if not adapter_names(denoiser):
         for parameter in denoiser.__dict__.pop(_UNFROZEN, []):
             parameter.requires_grad_(True)
@@ -112,11 +132,12 @@ def _named(denoiser: nn.Module, name: str | None) -> list[str]:
     return [name]
 
 
-def _strengths(strength: float, spatial: float | None, temporal: float | None) -> dict[str, float]:
-    strengths = {
+def _strengths(strength: float | None, spatial: float | None, temporal: float | None) -> dict[str, float]:
+    named = {
         "spatial": strength if spatial is None else spatial,
         "temporal": strength if temporal is None else temporal,
     }
+    strengths = {half: value for half, value in named.items() if value is not None}
     for half, value in strengths.items():
         if not math.isfinite(value):
             raise UsageError(f"{half} strength is {value}", "a strength is a finite number, 1.0 as trained")
@@ -124,7 +145,18 @@ def _strengths(strength: float, spatial: float | None, temporal: float | None) -
 
 
 def _refuse_company(denoiser: nn.Module, file: AdapterFile, path: str | Path) -> None:
-    """peft computes a DoRA from what stands before it, so beside another adapter it would not be what was trained."""
+    """What peft would compute otherwise than it was trained, or could not put in place."""
+    to_lora = "python -m svdtrain adapter to-lora FILE base=FOLDER out=NEW"
+    kind, weights = kinds_of(file.layers), adaptable_weights(denoiser)
+    if kind == "mixed":
+        kinds = ", ".join(sorted({layer.kind for layer in file.layers.values()}))
+        raise ModelError(f"{path}: layers of several kinds ({kinds}), and peft holds one kind an adapter", to_lora)
+    deep = next((m for m in file.layers if weights[m].dim() > 4), None) if kind in ("loha", "lokr") else None
+    if deep:
+        raise ModelError(f"{path}: '{deep}' is a 3-D convolution, for which peft has no {kind}", to_lora)
+    if gone := next((module for module in file.layers if weights[module].is_meta), None):
+        message = f"{path}: the weights of '{gone}' are offloaded, and what is loaded now would be, too"
+        raise ModelError(message, "load adapters first, then call enable_sequential_cpu_offload")
     there = {
         module: MAGNITUDE in layer_parts(layer, each)
         for each in adapter_names(denoiser)
@@ -132,21 +164,24 @@ def _refuse_company(denoiser: nn.Module, file: AdapterFile, path: str | Path) ->
     }
     shared = next((m for m, layer in file.layers.items() if m in there and (there[m] or layer.kind == "dora")), None)
     if shared:
-        raise ModelError(
-            f"{path}: '{shared}' has another adapter, and a DoRA keeps no company",
-            "make the DoRA a LoRA: python -m svdtrain adapter to-lora FILE base=FOLDER out=NEW",
-        )
+        # peft computes a DoRA from what stands before it: beside another it would not be what was trained.
+        message = f"{path}: '{shared}' has another adapter, and a DoRA keeps no company"
+        raise ModelError(message, f"make the DoRA a LoRA: {to_lora}")
 
 
 def _config(file: AdapterFile) -> PeftConfig:
-    values = peft_values(file.layers, file.settings)
+    # What peft would build of a LoKr is replaced by what the file has, so any settings will do.
+    values = peft_values(file.layers, {"decompose_factor": -1, "r": 1, **file.settings})
     kinds = {"LORA": LoraConfig, "LOHA": LoHaConfig, "LOKR": LoKrConfig}
     ignored = ("peft_type", "base_model_name_or_path", "task_type", "inference_mode")
     return kinds[values["peft_type"]](**{key: value for key, value in values.items() if key not in ignored})
 
 
 def _fill(denoiser: nn.Module, name: str, file: AdapterFile) -> None:
-    """Put the file's tensors, and no others, where peft has made room."""
+    """Put the file's tensors, and no others, where peft has made room.
+
+    They want gradients as they did in training: on a CPU torch rounds otherwise without, and frames would differ.
+    """
     for module, layer in adapter_layers(denoiser, name):
         source = file.layers[module]
         made = layer_parts(layer, name)
@@ -157,7 +192,6 @@ def _fill(denoiser: nn.Module, name: str, file: AdapterFile) -> None:
             value = torch.from_numpy(array.copy()).to(device, torch.float32)
             if part in made:
                 made[part].data = value.reshape(made[part].shape) if part == MAGNITUDE else value
-                made[part].requires_grad_(False)
             else:
-                getattr(layer, part)[name] = nn.Parameter(value, requires_grad=False)
+                getattr(layer, part)[name] = nn.Parameter(value)
         layer.scaling[name] = source.scale

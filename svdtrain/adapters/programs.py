@@ -10,12 +10,14 @@ import logging
 import re
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from svdtrain.adapters.container import Container
 from svdtrain.adapters.formats import COMFYUI, DIFFUSERS, KOHYA, PEFT
+from svdtrain.adapters.layer import MAGNITUDE, Layer
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def comfyui_patches(file: Container, layout: Layout) -> tuple[dict[str, Patch], 
         alpha = None
         if f"{name}.alpha" in file.entries:
             used.add(f"{name}.alpha")
-            alpha = float(file.array(f"{name}.alpha").reshape(-1)[0])
+            alpha = file.number(f"{name}.alpha")
         found = _lora(file, name, alpha) or _loha(file, name, alpha) or _lokr(file, name, alpha)
         if found:
             patches[module], keys = found
@@ -119,19 +121,22 @@ def _lokr(file: Container, name: str, alpha: float | None) -> Found | None:
     return patch, {key for keys in pairs for key in keys}
 
 
-def read_as(program: str, denoiser: nn.Module, path: Path, layout: Layout) -> None:
-    """Load a file into a fresh denoiser as a program does. Raises ModelError when it fails, or leaves a key unread."""
-    readers: dict[str, Callable[[nn.Module, Path, Layout], None]] = {
+def read_as(program: str, denoiser: nn.Module, path: Path, layout: Layout) -> dict[str, Patch]:
+    """Load a file into a fresh denoiser as a program does; returns what it now adds to each weight, flattened.
+
+    Raises ModelError when that fails, or leaves a key unread.
+    """
+    readers: dict[str, Callable[[nn.Module, Path, Layout], dict[str, Patch]]] = {
         DIFFUSERS: _as_diffusers,
         PEFT: _as_peft,
         COMFYUI: _as_comfyui,
         KOHYA: _as_comfyui,
     }
     with _quietly(program, path):
-        readers[program](denoiser, path, layout)
+        return readers[program](denoiser, path, layout)
 
 
-def _as_diffusers(denoiser: nn.Module, path: Path, layout: Layout) -> None:
+def _as_diffusers(denoiser: nn.Module, path: Path, layout: Layout) -> dict[str, Patch]:
     """By its own mixin, which the classes of some video UNets do not have and any can be given."""
     from diffusers.loaders.peft import PeftAdapterMixin
 
@@ -141,34 +146,47 @@ def _as_diffusers(denoiser: nn.Module, path: Path, layout: Layout) -> None:
     prefixed = any(key.startswith(f"{layout.component}.") for key in Container(path).entries)
     load: Any = denoiser.load_lora_adapter  # type: ignore[operator]
     load(str(path.parent), weight_name=path.name, prefix=layout.component if prefixed else None, local_files_only=True)
-    _all_arrived(denoiser, path)
+    return _live_changes(denoiser, path)
 
 
-def _as_peft(denoiser: nn.Module, path: Path, layout: Layout) -> None:  # noqa: ARG001
+def _as_peft(denoiser: nn.Module, path: Path, layout: Layout) -> dict[str, Patch]:  # noqa: ARG001
     from peft import PeftModel
 
     PeftModel.from_pretrained(denoiser, str(path.parent))  # type: ignore[arg-type]
-    _all_arrived(denoiser, path)
+    return _live_changes(denoiser, path)
 
 
-def _all_arrived(denoiser: nn.Module, path: Path) -> None:
-    """Both programs leave out, with a warning at most, what they have no place for."""
-    from svdtrain.adapters.inject import adapter_names, adapter_parameters
+def _live_changes(denoiser: nn.Module, path: Path) -> dict[str, Patch]:
+    """Of the layers that peft has put in place. Both programs leave out, with a warning at most, what they cannot place."""
+    from svdtrain.adapters.inject import adapter_layers, adapter_names, layer_parts
 
-    names = adapter_names(denoiser)
-    loaded = adapter_parameters(denoiser, names[-1]) if names else {}
+    changes: dict[str, Patch] = {}
+    count = 0
+    for module, layer in adapter_layers(denoiser, name := (adapter_names(denoiser) or [""])[-1]):
+        parts = layer_parts(layer, name)
+        count += len(parts)
+        changes[module] = partial(_live_change, layer, parts, float(layer.scaling[name]))
     wanted = len([key for key, entry in Container(path).entries.items() if entry.shape])
-    if len(loaded) != wanted:
-        raise ModelError(f"{path}: {len(loaded)} of its {wanted} tensors were loaded")
+    if count != wanted:
+        raise ModelError(f"{path}: {count} of its {wanted} tensors were loaded")
+    return changes
 
 
-def _as_comfyui(denoiser: nn.Module, path: Path, layout: Layout) -> None:
+def _live_change(layer: Any, parts: Mapping[str, Any], scale: float) -> Array:  # noqa: ANN401
+    arrays = {name: part.detach().cpu().float().numpy() for name, part in parts.items()}
+    if MAGNITUDE in arrays:
+        arrays[MAGNITUDE] = arrays[MAGNITUDE].reshape(-1)
+    return Layer(arrays, scale).delta(layer.get_base_layer().weight.detach().cpu().float().numpy())
+
+
+def _as_comfyui(denoiser: nn.Module, path: Path, layout: Layout) -> dict[str, Patch]:
     from svdtrain.adapters.targets import adaptable_weights
 
     patches, unread = comfyui_patches(Container(path), layout)
     if unread:
         raise ModelError(f"{path}: ComfyUI reads nothing of {len(unread)} keys, first '{unread[0]}'")
     add_to_weights(adaptable_weights(denoiser), patches)
+    return patches
 
 
 def add_to_weights(weights: Mapping[str, Any], changes: Mapping[str, Patch]) -> None:
@@ -180,6 +198,43 @@ def add_to_weights(weights: Mapping[str, Any], changes: Mapping[str, Patch]) -> 
             weight = weights[module]
             added = torch.from_numpy(np.ascontiguousarray(change(), np.float32)).reshape(weight.shape)
             weight.copy_((weight.float() + added.to(weight.device)).to(weight.dtype))
+
+
+WEIGHT_LIMITS = {"fp32": 1e-5, "fp16": 4e-3, "bf16": 3e-2}
+"""How far a module's change may be from the adapter's, as a share of its largest number: two factors, rounded."""
+ROUNDING = {"fp32": 2e-7, "fp16": 1e-3, "bf16": 8e-3}
+"""Of a weight that a change was added to."""
+
+
+def furthest(
+    seen: Mapping[str, Patch],
+    layers: Mapping[str, Layer],
+    weight: Callable[[str], Array],
+    dtype: str,
+    *,
+    strength: float = 1.0,
+    merged: bool = False,
+) -> float:
+    """The largest share by which what a program adds to a weight differs from the adapter's own change.
+
+    Every module is compared, so that none can hide behind others. Raises ModelError for one that is further than its dtype
+    rounds, and for modules that are missing or too many.
+    """
+    if odd := sorted(seen.keys() ^ layers.keys()):
+        raise ModelError(f"{len(odd)} modules are changed that should not be, or the other way round, first '{odd[0]}'")
+    worst = 0.0
+    for module, layer in layers.items():
+        base = weight(module)
+        wanted = strength * layer.delta(base)
+        largest = float(np.abs(wanted).max())
+        apart = float(np.abs(seen[module]() - wanted).max())
+        allowed = WEIGHT_LIMITS[dtype] * largest
+        if merged or layer.kind == "dora":
+            allowed += ROUNDING[dtype if merged else "fp32"] * float(np.abs(base).max())
+        if not apart <= allowed:
+            raise ModelError(f"'{module}': its change is off by {apart:.2e}, and is {largest:.2e} itself")
+        worst = max(worst, apart / largest if largest else 0.0)
+    return worst
 
 
 @contextmanager

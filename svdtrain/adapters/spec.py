@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LONGEST = 2000
+"""Of a header's text: it may come from anyone."""
 KINDS = ("lora", "rslora", "dora", "loha", "lokr")
 
 
@@ -42,6 +45,8 @@ class AdapterInfo:
     model: str = ""
     """Name of the model config it was trained with."""
     family: str = ""
+    architecture: str = ""
+    """In ModelSpec's words."""
     source: str = field(default="", metadata={"private": True})
     """Local folder of the base, when it was not the model config's own."""
     base: str = ""
@@ -73,9 +78,20 @@ class AdapterInfo:
         """The svdtrain.* entries of a file's header; unknown ones are left alone."""
         known = {one.name for one in fields(cls)}
         named = {key.removeprefix("svdtrain."): text for key, text in metadata.items() if key.startswith("svdtrain.")}
-        return cls(**{key: text for key, text in named.items() if key in known})
+        plain = {key: "".join(filter(str.isprintable, text))[:LONGEST] for key, text in named.items() if key in known}
+        return cls(**plain)
 
     def header(self, *, private: bool) -> dict[str, str]:
         """As header entries; paths and names of one's own only when asked for."""
         shown = [one for one in fields(self) if private or not one.metadata.get("private")]
         return {f"svdtrain.{one.name}": text for one in shown if (text := getattr(self, one.name))}
+
+
+def measured(info: AdapterInfo) -> dict[str, Any]:
+    """`results` as fit writes them: held_out_loss_ratio, by_noise_level; empty for anything else that a header may say."""
+    try:
+        told = json.loads(info.results or "{}")
+        numbers = [told["held_out_loss_ratio"], *told["by_noise_level"].values()]
+        return told if all(isinstance(number, int | float) for number in numbers) else {}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}

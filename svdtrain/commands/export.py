@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
+from svdtrain.adapters.container import Container
 from svdtrain.adapters.export import write_adapter
 from svdtrain.adapters.files import WEIGHTS, adapter_path, read_adapter
 from svdtrain.adapters.fingerprint import differences, fingerprint
-from svdtrain.adapters.formats import KOHYA, PEFT
+from svdtrain.adapters.formats import PEFT
 from svdtrain.adapters.layout import layout_of
-from svdtrain.adapters.pipelines import load_adapter, set_strength, unload_adapter
-from svdtrain.adapters.programs import add_to_weights, read_as
+from svdtrain.adapters.programs import add_to_weights
+from svdtrain.adapters.spec import AdapterInfo, measured
 from svdtrain.adapters.targets import adaptable_weights
-from svdtrain.families.build import build_family
+from svdtrain.commands.export_proof import MERGED, Judge, fresh_family
+from svdtrain.families.registry import spec_of
 from svdtrain.foundation.errors import ModelError, SystemFault, UsageError
-from svdtrain.foundation.hardware import choose_device
 from svdtrain.foundation.quiet import quiet_packages
-from svdtrain.generation.proof import Proof, Sampled, proof, request_of, sampled
 from svdtrain.reporting.export_card import card_facts
 from svdtrain.reporting.model_card import model_card
 
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 
     from svdtrain.adapters.files import AdapterFile
     from svdtrain.config.schema import ExportConfig
-    from svdtrain.families.protocol import ModelFamily, Request
+    from svdtrain.families.protocol import ModelFamily
 
-MERGED = "merged"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -45,67 +45,30 @@ def run(config: ExportConfig, overrides: list[str]) -> None:  # noqa: ARG001
     quiet_packages()
     console = Console()
     source = adapter_path(config.adapter)
+    if config.trigger and not spec_of(config.model.family).needs_text:
+        raise UsageError(f"trigger: {config.model.name} reads no text", "trigger=null")
     title, out = _title(config, source), _out(config, source)
     places = {to: out / _name(title, to) for to in dict.fromkeys(config.to)}
     _refuse_taken(config, out, places)
-    family = _family(config)
+    family = fresh_family(config)
     file = _opened(config, family)
-    shown = _Judge(config, family) if config.verify else None
+    judge = Judge(config, family, file) if config.verify else None
     with _workshop(out) as workshop:
         made: dict[str, Path] = {}
         for to in places:
             made[to] = workshop / _name(title, to)
             _write(config, family, file, to, made[to], title)
-            if shown:
-                found = shown.of(to, made[to])
-                console.print(f"{to:<10} {found}", highlight=False, soft_wrap=True)
-                _refuse_failed(found, to, config.dtype)
+            if judge:
+                console.print(f"{to:<10} {judge.judged(to, made[to])}", highlight=False, markup=False, soft_wrap=True)
         if config.card:
             samples = _copied_samples(source, workshop)
             (workshop / "README.md").write_text(_card(config, family, file, title, places, samples))
         for path in sorted(workshop.iterdir()):
             path.rename(out / path.name)
     for path in places.values():
-        console.print(str(path), highlight=False, soft_wrap=True)
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
     if config.card:
-        console.print(str(out / "README.md"), highlight=False, soft_wrap=True)
-
-
-class _Judge:
-    """The base and the adapter in memory, sampled once; and each file in a fresh pipeline."""
-
-    def __init__(self, config: ExportConfig, family: ModelFamily) -> None:
-        self.config, model = config, config.model
-        self.request: Request = request_of(
-            model.height, model.width, model.frames, model.fps, model.motion_bucket_id, config.steps
-        )
-        self.layout = layout_of(family.denoiser)
-        self.base = sampled(family, self.request)
-        name = load_adapter(family.denoiser, config.adapter)
-        self.memory = sampled(family, self.request)
-        self.at_strength: Sampled = self.memory
-        if MERGED in config.to and config.strength != 1:
-            set_strength(family.denoiser, config.strength)
-            self.at_strength = sampled(family, self.request)
-        unload_adapter(family.denoiser, name)
-
-    def of(self, to: str, path: Path) -> Proof:
-        """Load by the target's own rules, sample, compare."""
-        source = {"source": str(path)} if to == MERGED else {}
-        family = _family(self.config, **source)
-        if to == KOHYA and not self.layout.native:
-            load_adapter(family.denoiser, path)
-        elif to != MERGED:
-            read_as(to, family.denoiser, path / WEIGHTS if to == PEFT else path, self.layout)
-        memory = self.at_strength if to == MERGED else self.memory
-        return proof(memory, self.base, sampled(family, self.request))
-
-
-def _family(config: ExportConfig, **changes: Any) -> ModelFamily:  # noqa: ANN401
-    model = config.model.model_copy(update=changes | ({"variant": None} if changes else {}))
-    family = build_family(model)
-    family.to(choose_device(config.device), torch.float32)
-    return family
+        console.print(str(out / "README.md"), highlight=False, markup=False, soft_wrap=True)
 
 
 def _opened(config: ExportConfig, family: ModelFamily) -> AdapterFile:
@@ -130,7 +93,7 @@ def _write(config: ExportConfig, family: ModelFamily, file: AdapterFile, to: str
             title=title,
         )
         return
-    merged = _family(config)
+    merged = fresh_family(config)
     weights = adaptable_weights(merged.denoiser)
     changes = {
         module: (lambda m=module, one=layer: config.strength * one.delta(weights[m].detach().cpu().numpy()))
@@ -139,21 +102,16 @@ def _write(config: ExportConfig, family: ModelFamily, file: AdapterFile, to: str
     add_to_weights(weights, changes)
     torch.nn.Module.to(merged.denoiser, DTYPES[config.dtype])
     merged.pipeline().save_pretrained(path, safe_serialization=True)
-
-
-def _refuse_failed(found: Proof, to: str, dtype: str) -> None:
-    if not found.change:
-        raise ModelError(f"to={to}: the adapter changes nothing at all", "train on, or look: adapter info FILE")
-    if not found.holds(dtype):
-        raise ModelError(
-            f"to={to}: the file does not do what the adapter does: it {found}",
-            "nothing was left behind; a wider dtype=fp32 keeps every bit" if dtype != "fp32" else "please report this",
-        )
+    for settings in path.rglob("*.json"):
+        told = json.loads(settings.read_text())
+        if isinstance(told, dict) and told.pop("_name_or_path", None):  # where on this machine it was loaded from
+            settings.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 
 def _title(config: ExportConfig, source: Path) -> str:
-    recipe = read_adapter(source).info.recipe if config.title is None else config.title
-    return recipe or source.stem
+    """What files are named by: the recipe, where its name is no path (a header can say anything)."""
+    recipe = AdapterInfo.from_header(Container(source).metadata).recipe
+    return config.title or (recipe if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", recipe) else source.stem)
 
 
 def _out(config: ExportConfig, source: Path) -> Path:
@@ -212,7 +170,6 @@ def _card(
 ) -> str:
     names = {to: f"{path.name}/{WEIGHTS}" if to == PEFT else path.name for to, path in places.items()}
     model, spec = config.model, family.spec
-    results = json.loads(file.info.results) if file.info.results else {}
     return model_card(
         card_facts(
             title=title,
@@ -225,8 +182,9 @@ def _card(
             files=names,
             frames=model.frames,
             info=vars(file.info),
-            results=results,
-            samples=samples,
+            results=measured(file.info),
+            samples=samples if config.strength == 1 or set(config.to) != {MERGED} else [],
+            strength=config.strength if set(config.to) == {MERGED} else None,
             trigger=config.trigger,
             consent=config.consent,
         )

@@ -13,7 +13,7 @@ from rich.console import Console
 import svdtrain
 from svdtrain.adapters.files import save_adapter
 from svdtrain.adapters.fingerprint import fingerprint
-from svdtrain.adapters.inject import adapter_parameters, peft_config
+from svdtrain.adapters.inject import adapter_layers, adapter_parameters, peft_config
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import is_first_rank
@@ -146,6 +146,7 @@ def _write_result(
         return
     info = replace(about, steps=str(step), results=validation.in_short())
     settings = peft_config(build.adapter_spec(config, family.spec)).to_dict()
+    settings["target_modules"] = sorted({name for name, _ in adapter_layers(family.denoiser)})
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in adapter_parameters(family.denoiser).items()}
     kept = [run_dir / "adapters" / f"step-{step:06d}"] if config.trainer.keep_adapters else []
     for folder in (run_dir / "adapter", *kept):

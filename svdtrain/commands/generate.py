@@ -63,10 +63,14 @@ def run(config: GenerateConfig, overrides: list[str]) -> None:  # noqa: ARG001
         (video,) = family.sample([request])
         write_mp4(target, video, config.fps)
         rows.append((target.stem, video))
-        console.print(str(target), highlight=False, soft_wrap=True)
-    sheet = Path(config.out).with_suffix(".png") if len(targets) == 1 else Path(config.out) / "contact_sheet.png"
+        console.print(str(target), highlight=False, markup=False, soft_wrap=True)
+    sheet = _sheet(Path(config.out), targets)
     write_png(sheet, contact_sheet(rows))
-    console.print(str(sheet), highlight=False, soft_wrap=True)
+    console.print(str(sheet), highlight=False, markup=False, soft_wrap=True)
+
+
+def _sheet(out: Path, targets: list[Path]) -> Path:
+    return out.with_suffix(".png") if len(targets) == 1 else out / "contact_sheet.png"
 
 
 def _listed(adapter: str | list[str] | None) -> list[str]:
@@ -96,7 +100,7 @@ def _targets(out: Path, images: list[Path], seeds: list[int]) -> list[Path]:
         targets = [out / f"{image.stem}-{seed}.mp4" for image in images for seed in seeds]
         if out.suffix:
             raise UsageError(f"out={out}: {len(targets)} videos need a folder", "out=FOLDER")
-    taken = next((target for target in targets if target.exists()), None)
+    taken = next((target for target in [*targets, _sheet(out, targets)] if target.exists()), None)
     if taken:
         raise UsageError(f"out={out}: {taken} exists already", "choose another name; nothing is overwritten")
     return targets

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from svdtrain.config.preparation import PrepareConfig
 from svdtrain.config.schema import CacheConfig, FitConfig, GenerateConfig, SourceConfig, TargetsConfig
+from svdtrain.config.toolbox import ExportSettings, MergeConfig
 from svdtrain.foundation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
         causes = _causes_generate(config)
     if isinstance(config, PrepareConfig):
         causes = _causes_prepare(config)
+    if isinstance(config, ExportSettings) and "merged" not in config.to:
+        causes = [("strength", "only to=merged holds a strength")]
+    if isinstance(config, MergeConfig):
+        causes = _causes_merge(config)
     return [
         f"{key} has no effect: {cause}"
         for prefix, cause in causes
@@ -127,6 +132,7 @@ def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
         causes += [(f"adapter.{name}", cause) for name in names]
     elif adapter.pattern is not None:
         causes += [(f"adapter.{name}", "adapter.pattern says which modules") for name in ("targets", "modules")]
+        causes.append(("adapter.temporal", "with adapter.pattern the settings are those of adapter.spatial"))
     else:
         idle = {"spatial": "temporal", "temporal": "spatial"}.get(adapter.targets)
         causes += [(f"adapter.{idle}", f"adapter.targets is {adapter.targets}")] if idle else []
@@ -143,6 +149,13 @@ def _causes_generate(config: GenerateConfig) -> list[tuple[str, str]]:
         names = ("adapter", "strength", "spatial_strength", "temporal_strength")
         causes += [(name, "base_only is true") for name in names]
     return causes
+
+
+def _causes_merge(config: MergeConfig) -> list[tuple[str, str]]:
+    cause = f"method is {config.method}"
+    causes = [("rank", cause)] if config.method in ("cat", "linear") else []
+    causes += [("density", cause)] if config.method not in ("ties", "dare") else []
+    return causes + ([("seed", cause)] if config.method != "dare" else [])
 
 
 def _causes_prepare(config: PrepareConfig) -> list[tuple[str, str]]:

@@ -62,6 +62,17 @@ def validation_error(error: ValidationError, schema: type[BaseModel], given: Col
     return UsageError(lines[first] + more)
 
 
+def wanted(schema: type[BaseModel]) -> dict[str, str]:
+    """Each key of a schema: its meaning, and what it may be. Groups of keys are left out."""
+    document = schema.model_json_schema()
+    found: dict[str, str] = {}
+    for name, node in document.get("properties", {}).items():
+        kind = _wanted(_followed(node, document))
+        if "a group of keys" not in kind:
+            found[name] = " ".join(f"{node.get('description', '')} ({kind})".split())
+    return found
+
+
 def _locate(location: tuple[int | str, ...], document: JsonSchema) -> tuple[str, str]:
     """The dotted key of an error's location, without pydantic's union branches, and what is wanted there."""
     node, path = document, []
@@ -91,6 +102,8 @@ def _wanted(node: JsonSchema) -> str:
         return f"a list of {len(node['prefixItems'])}, each {_wanted(node['prefixItems'][0])}"
     if kind == "array":
         return f"{'a filled' if node.get('minItems') else 'a'} list, each {_wanted(node['items'])}"
+    if choices := re.fullmatch(r"\^\(([\w|-]+)\)\$", node.get("pattern", "")):
+        return " or ".join(repr(choice) for choice in choices[1].split("|"))
     if "pattern" in node:
         return f"text that matches {node['pattern']}"
     names = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from svdtrain.config.fields import Finite, Positive, Strict
 
@@ -15,7 +15,13 @@ Keep = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Rank = Annotated[int, Field(ge=1, le=4096)]
 
 
-class Tool(Strict):
+class Told(Strict):
+    """A schema whose fields' meanings --help shows."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Tool(Told):
     """What the tools have in common."""
 
     comma_lists: ClassVar = ("for", "files", "blocks")
@@ -34,7 +40,7 @@ class WritingTool(Tool):
     out: str
     """A .safetensors file; for to=peft a folder. Nothing is overwritten."""
     to: Format | None
-    """null: the format of what it was made of."""
+    """null: the format of what it was made of; diffusers' where that is peft's, and out is one file."""
     dtype: Dtype | None
     """null: of what it was made of, where nothing is computed; else fp32."""
     metadata: Metadata
@@ -45,6 +51,7 @@ class InfoConfig(Tool):
     """`adapter info`."""
 
     file: str
+    """A run, a folder or a file."""
     svg: str | None
     """Also draw the changes, block by block."""
 
@@ -53,6 +60,7 @@ class CheckConfig(Tool):
     """`adapter check`."""
 
     file: str
+    """A run, a folder or a file, also one made elsewhere."""
     programs: Annotated[list[Format], Field(min_length=1)] | None = Field(alias="for")
     """All of these must read it whole; null: one must."""
     sample: bool | None
@@ -63,6 +71,7 @@ class ConvertConfig(WritingTool):
     """`adapter convert`."""
 
     file: str
+    """A run, a folder or a file."""
 
 
 class MergeConfig(WritingTool):
@@ -84,8 +93,11 @@ class SliceConfig(WritingTool):
     """`adapter slice`."""
 
     file: str
+    """A run, a folder or a file."""
     half: Literal["spatial", "temporal"] | None
+    """temporal: the motion; spatial: the look."""
     blocks: Annotated[list[str], Field(min_length=1)] | None
+    """Modules under these: down_blocks.1, mid_block, up_blocks."""
     pattern: str | None
     """A regular expression over full module names."""
 
@@ -94,7 +106,9 @@ class ResizeConfig(WritingTool):
     """`adapter resize`."""
 
     file: str
+    """A run, a folder or a file."""
     rank: Rank | None
+    """At most this."""
     keep: Keep | None
     """The share of each change's energy (squared singular values) that is kept at least."""
 
@@ -105,13 +119,15 @@ class ExtractConfig(WritingTool):
     tuned: str
     """A run of adapter=full, or a diffusers folder."""
     rank: Rank | None
+    """At most this; 32 where keep is null, too."""
     keep: Keep | None
+    """The share of each change's energy (squared singular values) that is kept at least."""
     pattern: str
     """A regular expression over full module names: what is looked at."""
 
 
 class ToLoraConfig(ResizeConfig):
-    """`adapter to-lora`."""
+    """`adapter to-lora`; keep=0.999 where neither rank nor keep is set."""
 
 
 class AverageConfig(WritingTool):
@@ -120,15 +136,17 @@ class AverageConfig(WritingTool):
     files: Annotated[list[str], Field(min_length=1)]
     """Oldest first; or one run with trainer.keep_adapters=true."""
     decay: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+    """Each weighs this many times as much as the one after it."""
 
 
 class DiffConfig(Tool):
     """`adapter diff`."""
 
     files: Annotated[list[str], Field(min_length=2, max_length=2)]
+    """Two runs, folders or files."""
 
 
-class ExportSettings(Strict):
+class ExportSettings(Told):
     """`python -m svdtrain export`, without its model."""
 
     comma_lists: ClassVar = ("to",)
@@ -137,7 +155,7 @@ class ExportSettings(Strict):
     adapter: str
     """A run folder or an adapter file."""
     to: Annotated[list[Format | Literal["merged"]], Field(min_length=1)]
-    """merged: a whole diffusers pipeline, the adapter in its weights."""
+    """One or several; merged: a whole diffusers pipeline, the adapter in its weights."""
     dtype: Dtype
     """Of the weights that are written; fp16 keeps 11 bits and is as small as bf16, which keeps 8 and has more range."""
     out: str | None
@@ -145,6 +163,7 @@ class ExportSettings(Strict):
     title: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")] | None
     """Names the files; null: the recipe's name."""
     metadata: Metadata
+    """minimal: no path, caption, user or host name; full: all that is known; none: only what loading needs."""
     card: bool
     """Also write README.md, a model card for the Hub."""
     trigger: str | None
@@ -158,3 +177,4 @@ class ExportSettings(Strict):
     steps: Positive
     """Of that sample."""
     device: Literal["auto", "cpu", "cuda"]
+    """Of the proof."""

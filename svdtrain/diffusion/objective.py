@@ -10,12 +10,13 @@ because lambda c_out^2 = 1. The v form is exact where the clean-latent form lose
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
+from svdtrain.diffusion.schedules import noise_levels_of
 from svdtrain.types import NoisyLatents
 
 
@@ -61,6 +62,53 @@ class ContinuousVPrediction:
         """D = c_skip x + c_out F, from the network-space input c_in x."""
         sigma = noisy.sigma_B.to(prediction_BTCHW)[:, None, None, None, None]
         return (noisy.input_BTCHW - sigma * prediction_BTCHW) * (sigma**2 + 1).rsqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class DiscretePrediction:
+    """Steps of a schedule, drawn evenly; the network answers the noise e (epsilon), or v = sqrt(abar) e - sqrt(1 - abar) z.
+
+    Plain error in v is what is called SNR-weighted error of the clean latents: (1 - abar)^-1 |z' - z|^2 = |v' - v|^2.
+    """
+
+    shares: Tensor
+    """abar [steps] in fp64, falling: schedules.signal_shares."""
+    target: Literal["epsilon", "v"]
+    offset_noise: float = 0.0
+    """Also a noise that is one number for all pixels of a clip's channel, this strong: lets brightness move as a whole."""
+
+    def levels(self, uniform_B: Tensor) -> Tensor:
+        """sigma [B], fp64, of step floor(u steps)."""
+        sigmas = noise_levels_of(self.shares).to(uniform_B.device)
+        return sigmas[(uniform_B * len(sigmas)).long().clamp(0, len(sigmas) - 1)]
+
+    def corrupt(self, latents_BTCHW: Tensor, noise_BTCHW: Tensor, sigma_B: Tensor) -> NoisyLatents:
+        """sqrt(abar) z + sqrt(1 - abar) e at the step nearest to sigma; timestep is that step's number."""
+        step_B = self._steps(sigma_B)
+        shares_B = self.shares.to(sigma_B.device)[step_B]
+        signal, spread = (root.to(latents_BTCHW)[:, None, None, None, None] for root in _roots(shares_B))
+        noisy_BTCHW = signal * latents_BTCHW + spread * noise_BTCHW
+        target_BTCHW = noise_BTCHW if self.target == "epsilon" else signal * noise_BTCHW - spread * latents_BTCHW
+        sigma_B = noise_levels_of(shares_B).float()
+        return NoisyLatents(noisy_BTCHW, step_B.float(), target_BTCHW, torch.ones_like(sigma_B), sigma_B)
+
+    def denoised(self, noisy: NoisyLatents, prediction_BTCHW: Tensor) -> Tensor:
+        """The clean latents; not defined for epsilon where no signal is left."""
+        shares_B = self.shares.to(prediction_BTCHW.device)[noisy.timestep_B.long()]
+        signal, spread = (root.to(prediction_BTCHW)[:, None, None, None, None] for root in _roots(shares_B))
+        if self.target == "v":
+            return signal * noisy.input_BTCHW - spread * prediction_BTCHW
+        return (noisy.input_BTCHW - spread * prediction_BTCHW) / signal
+
+    def _steps(self, sigma_B: Tensor) -> Tensor:
+        """The step whose ln(sigma) is nearest; beyond the ends the first or the last."""
+        logs = noise_levels_of(self.shares).log().to(sigma_B.device)
+        middles = (logs[1:] + logs[:-1]) / 2
+        return torch.bucketize(sigma_B.double().log(), middles, right=True)
+
+
+def _roots(shares_B: Tensor) -> tuple[Tensor, Tensor]:
+    return shares_B.sqrt(), (1 - shares_B).sqrt()
 
 
 def mean_error_per_clip(prediction_BTCHW: Tensor, target_BTCHW: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+STRENGTHS = "1.0 as trained; 0 is the base, 0.5 to 1.2 is worth trying"
+
+
 def card_facts(
     *,
     title: str,
@@ -25,16 +28,17 @@ def card_facts(
     info: Mapping[str, str],
     results: Mapping[str, Any],
     samples: Sequence[str],
+    strength: float | None,
     trigger: str | None,
     consent: str | None,
 ) -> CardFacts:
-    """`info`: an adapter's header; `results`: its held-out loss ratio, in all and by noise level."""
+    """`info`: an adapter's header; `results`: its held-out loss ratio, in all and by noise level; `strength`: when baked in."""
     settings = {
         "frames": str(frames),
         "size": info.get("resolution", ""),
         "frames per second": "that of the clip" if info.get("fps") == "clip" else info.get("fps", ""),
         MOTION_BUCKET: info.get("motion_bucket", ""),
-        "strength": "1.0 as trained; 0 is the base, 0.5 to 1.2 is worth trying",
+        "strength": f"{strength:g}, in its weights" if strength is not None else STRENGTHS,
     }
     training = {
         "recipe": info.get("recipe", ""),

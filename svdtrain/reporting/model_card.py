@@ -162,7 +162,8 @@ def _loading(facts: CardFacts) -> str:
 
 
 def _pipeline(pipeline_class: str, place: str, note: str = "") -> str:
-    return f'from diffusers import {pipeline_class}\n\npipe = {pipeline_class}.from_pretrained("{place}"){note}\n'
+    load = f'{pipeline_class}.from_pretrained("{place}", torch_dtype=torch.float32)'
+    return f"import torch\nfrom diffusers import {pipeline_class}\n\npipe = {load}{note}\n"
 
 
 def _python(code: str) -> str:

@@ -18,6 +18,7 @@ from svdtrain.data.manifest import WeightedSource
 from svdtrain.data.shard_cache import ShardCache
 from svdtrain.data.streaming import StreamingDataModule
 from svdtrain.families.protocol import Request
+from svdtrain.families.registry import spec_of
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
 from svdtrain.training.checkpoint import FolderCheckpoint
@@ -199,6 +200,7 @@ def adapter_info(config: FitConfig, base_fingerprint: str, version: str, data: C
     return AdapterInfo(
         model=config.model.name,
         family=config.model.family,
+        architecture=spec_of(config.model.family).architecture,
         source=config.model.source or "",
         base=config.model.id or config.model.name,
         base_revision=config.model.revision or "",

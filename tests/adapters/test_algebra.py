@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svdtrain.adapters.algebra import Cut, Loss, average, extracted, merged, resized, to_lora, truncated, weight_shape
+from svdtrain.adapters.algebra import Cut, Loss, average, extracted, merged, resized, to_lora, truncated
 from svdtrain.adapters.files import AdapterFile
 from svdtrain.adapters.layer import MAGNITUDE, A, B, Layer
 from svdtrain.adapters.measures import by_block, measure, product
@@ -92,17 +92,17 @@ def test_folding_changes_no_weight(layer: Layer) -> None:
 def test_a_cut_is_the_best_of_its_rank(layer: Layer, rank: int) -> None:
     """Eckart-Young: no matrix of the rank is nearer than the truncated SVD, whose error is that of the values left out."""
     loss, wanted = Loss(), dense(layer)
-    cut = truncated(layer, Cut(rank), weight_shape(layer), loss)
+    cut = truncated(layer, Cut(rank), layer.made_for(), loss)
     left, values, right = np.linalg.svd(wanted, full_matrices=False)
     assert np.abs(dense(cut) - (left[:, :rank] * values[:rank]) @ right[:rank]).max() < 1e-5 * values[0]
     assert loss.share == pytest.approx(np.linalg.norm(dense(cut) - wanted) / np.linalg.norm(wanted), abs=1e-6)
     assert (cut.rank or 0) <= min(rank, len(values))
-    assert weight_shape(cut) == weight_shape(layer)
+    assert cut.made_for() == layer.made_for()
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.9, 0.99, 1.0])
 def test_as_few_ranks_as_keep_the_energy(keep: float) -> None:
-    layers, loss = resized({"a": plain(8), "b": plain(2, seed=5)}, Cut(keep=keep))
+    layers, loss = resized(file({"a": plain(8), "b": plain(2, seed=5)}), Cut(keep=keep))
     for name, layer in layers.items():
         values = np.linalg.svdvals(dense({"a": plain(8), "b": plain(2, seed=5)}[name])) ** 2
         rank = layer.rank or 0
@@ -153,12 +153,12 @@ def test_dare_is_a_function_of_its_seed() -> None:
     assert not np.array_equal(made[0], made[2])
 
 
-def test_averaging_is_the_recursion() -> None:
+def test_an_average_weighs_by_age() -> None:
     saves = [{"m": plain(seed=seed)} for seed in (0, 3, 6)]
     layers = average([file(save) for save in saves], 0.75)
     for name in (A, B):
         first, second, third = (save["m"].parts[name].astype(np.float64) for save in saves)
-        wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
+        wanted = (0.5625 * first + 0.75 * second + third) / (0.5625 + 0.75 + 1)
         assert layers["m"].parts[name] == pytest.approx(wanted, abs=1e-6)
     assert layers["m"].scale == 2.0
 
@@ -176,7 +176,7 @@ def test_a_dora_becomes_a_lora_of_its_whole_change() -> None:
     weight, layer = normal(20, 16, seed=11).astype(np.float64), dora()
     moved = weight + dense(Layer({A: layer.parts[A], B: layer.parts[B]}, 2.0))
     wanted = layer.parts[MAGNITUDE][:, None] / np.linalg.norm(moved, axis=1, keepdims=True) * moved - weight
-    layers, _ = to_lora({"m": layer}, Cut(keep=1.0), lambda _: weight, lambda _: (20, 16))
+    layers, _ = to_lora(file({"m": layer}), Cut(keep=1.0), lambda _: weight)
     assert close(layers["m"], wanted, 1e-5)
 
 

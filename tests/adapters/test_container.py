@@ -99,6 +99,7 @@ def test_numbers_are_rounded_as_torch_rounds_them(tmp_path: Path, name: str) -> 
     special = torch.tensor([0.0, -0.0, 1.00390625, 1.01171875, 1e-40, 3e38])
     values = torch.cat([values, special.double()]).reshape(-1, 2)
     values = values if name == "fp64" else values.float()
+    values = values.clamp(-60000, 60000) if name == "fp16" else values
     write_container(tmp_path / "a", {"x": values.numpy(), "one": np.array(2.0, np.float32)}, {"k": "é"}, DTYPES[name])
     read = load_file(tmp_path / "a")
     assert torch.equal(read["x"], values.to(KINDS[name]))

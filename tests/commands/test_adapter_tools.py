@@ -102,7 +102,7 @@ def test_average_of_a_runs_saves(world: Path, tmp_path: Path, capsys: pytest.Cap
     saves = [read_adapter(world / "steps" / "adapters" / f"step-{step:06d}").layers for step in (20, 40, 60)]
     module = next(iter(saves[0]))
     made = read_adapter(tmp_path / "mean").layers[module]
-    weights = (0.25, 0.25, 0.5)
+    weights = (1 / 7, 2 / 7, 4 / 7)
     mean = sum(w * save[module].parts["lora_A.weight"] for w, save in zip(weights, saves, strict=True))
     assert made.parts["lora_A.weight"] == pytest.approx(mean, abs=1e-6)
 

@@ -124,8 +124,16 @@ def test_the_front_matter_says_it_to_the_hub(changes: dict[str, Any], expected: 
         ({"consent": "My own clips."}, ["## The clips\n\nMy own clips."], ["Not stated"]),
         ({"settings": {"fps": "8"}}, ["LoraLoaderModelOnly"], ["one less"]),
         ({"files": {"peft": "a/adapter_model.safetensors"}}, ['(pipe, "a/adapter'], ["ComfyUI", "inject_adapter"]),
-        ({"files": {"merged": "."}}, ['from_pretrained("THIS_REPOSITORY")'], ["load_adapter", "inject_adapter"]),
-        ({"base": "", "base_name": "nano"}, ['from_pretrained("FOLDER_OF_THE_BASE")  # nano'], ["huggingface.co/)"]),
+        (
+            {"files": {"merged": "."}},
+            ['from_pretrained("THIS_REPOSITORY", torch_dtype=torch.float32)'],
+            ["load_adapter", "inject_adapter"],
+        ),
+        (
+            {"base": "", "base_name": "nano"},
+            ['from_pretrained("FOLDER_OF_THE_BASE", torch_dtype=torch.float32)  # nano'],
+            ["huggingface.co/)"],
+        ),
         (on("me/mine"), [licences.LICENCE_TO_FILL_IN], ["here other"]),
         ({"training": {}, "samples": ()}, ["## Settings"], ["## Training", "## Samples", "Gallery"]),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svdtrain.adapters.algebra import average, refuse_other_bases
-from svdtrain.commands.adapter.opening import open_base, opened, target, write
+from svdtrain.commands.adapter.opening import format_for, open_base, opened, target, write
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def run(config: AverageConfig, overrides: list[str]) -> None:  # noqa: ARG001
     base = open_base(config.base)
     files = [opened(path, base) for path in _saved(config.files)]
     refuse_other_bases(files)
-    target(config.out, config.to or files[-1].format)
+    target(config.out, format_for(config, files[-1]))
     did = f"average of {len(files)}, decay {config.decay:g}"
     write(config, average(files, config.decay), files[-1], did, computed=True)
 

@@ -46,17 +46,18 @@ def run(config: CheckConfig, overrides: list[str]) -> None:  # noqa: ARG001
         unread = found[program].unread
         if unread:
             say(f"{program} passes over " + ", ".join(f"'{key}'" for key in unread[:3]) + (" …" if unread[3:] else ""))
+    lost: list[str] = []
     readers = [program for program, one in found.items() if one.whole]
     if config.programs or not readers:
-        problems += [f"{program} does not read it whole" for program in found if program not in readers]
+        lost = [f"{program} does not read it whole" for program in found if program not in readers]
+        problems += lost
     if config.base and config.sample is not False and not problems:
         from svdtrain.commands.adapter.sampling import compare_in_pipelines
 
         problems += compare_in_pipelines(path, config.base, readers, layout)
     if problems:
-        raise ModelError(
-            f"{path}: {problems[0]}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""), _mend(found)
-        )
+        more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+        raise ModelError(f"{path}: {problems[0]}{more}", _mend(path, found, sound=problems == lost))
     say("sound")
 
 
@@ -117,6 +118,11 @@ def _base(info: AdapterInfo, base: BaseWeights | None) -> list[str]:
     return [f"it was made for {made_for}, and this base has {difference}"] if difference else []
 
 
-def _mend(found: dict[str, Coverage]) -> str:
+def _mend(path: Path, found: dict[str, Coverage], *, sound: bool) -> str:
     lost = [program for program, one in found.items() if not one.whole]
-    return f"python -m svdtrain adapter convert FILE to={lost[0]} out=NEW" if lost else "train or export it again"
+    out = "NEW_FOLDER" if lost[:1] == [formats.PEFT] else "NEW.safetensors"
+    return (
+        f"python -m svdtrain adapter convert {path} to={lost[0]} out={out}"
+        if lost and sound
+        else "train or export it again"
+    )

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from svdtrain.adapters.algebra import refuse_other_bases
-from svdtrain.adapters.measures import block_of, product
+from svdtrain.adapters.measures import block_of, block_place, product
 from svdtrain.adapters.targets import half_of
 from svdtrain.commands.adapter.opening import open_base, opened, say
 from svdtrain.foundation.errors import ModelError
@@ -36,12 +36,13 @@ def run(config: DiffConfig, overrides: list[str]) -> None:  # noqa: ARG001
             name,
             f"{math.sqrt(aa):.4g}",
             f"{math.sqrt(bb):.4g}",
-            f"{_cosine(aa, bb, ab):.3f}",
+            _cosine(aa, bb, ab),
             f"{_apart(aa, bb, ab):.1%}",
         ]
-        for name, (aa, bb, ab) in groups.items()
+        for name, (aa, bb, ab) in sorted(groups.items(), key=_place)
     ]
-    say(text_table(["block", "first", "second", "cosine", "difference"], rows[1:] + rows[:1] if rows else rows))
+    say("Norms of each change (Frobenius), and that of their difference as a share of the larger:\n")
+    say(text_table(["block", "first", "second", "cosine", "difference"], rows))
     for name, one, other in (("first", first, second), ("second", second, first)):
         if only := sorted(one.layers.keys() - other.layers.keys()):
             say(f"only in the {name}: {len(only)} modules, '{only[0]}' …")
@@ -55,8 +56,13 @@ def _products(first: Layer | None, second: Layer | None) -> list[float]:
     ]
 
 
-def _cosine(aa: float, bb: float, ab: float) -> float:
-    return ab / math.sqrt(aa * bb) if aa and bb else 0.0
+def _place(group: tuple[str, list[float]]) -> tuple[bool, tuple[int, int], str]:
+    """In the order of the network, the sum of all at the end."""
+    return group[0] == "all", block_place(group[0].partition(" ")[0]), group[0]
+
+
+def _cosine(aa: float, bb: float, ab: float) -> str:
+    return f"{ab / math.sqrt(aa * bb):.3f}" if aa and bb else ""
 
 
 def _apart(aa: float, bb: float, ab: float) -> float:

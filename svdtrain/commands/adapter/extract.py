@@ -20,13 +20,24 @@ if TYPE_CHECKING:
     from svdtrain.config.toolbox import ExtractConfig
 
 
+RANK = 32
+"""Where neither rank nor keep is asked for."""
+
+
 def run(config: ExtractConfig, overrides: list[str]) -> None:  # noqa: ARG001
     """W_tuned - W_base, module by module, cut to a rank."""
     if config.base is None:
         raise UsageError("base: is not set", "base=FOLDER of the model that was tuned")
     base = BaseWeights.of_pipeline(base_folder(config.base))
     run_result = Path(config.tuned) / "denoiser"
-    tuned = BaseWeights.of_pipeline(run_result if run_result.is_dir() else base_folder(config.tuned))
+    try:
+        tuned = BaseWeights.of_pipeline(run_result if run_result.is_dir() else base_folder(config.tuned))
+    except ModelError as error:
+        raise ModelError(
+            error.message.replace("base=", "tuned=", 1), "a run of adapter=full, or a diffusers folder"
+        ) from error
+    if config.rank is None and config.keep is None:
+        config = config.model_copy(update={"rank": RANK})
     if tuned.layout.shapes != base.layout.shapes:
         odd = sorted(set(tuned.layout.shapes.items()) ^ set(base.layout.shapes.items()))
         raise ModelError(f"tuned={config.tuned}: '{odd[0][0]}' is not as in {config.base}", "the base that was tuned")

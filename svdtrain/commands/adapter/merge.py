@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svdtrain.adapters.algebra import Cut, merged
-from svdtrain.commands.adapter.opening import open_base, opened, say, target, write
+from svdtrain.commands.adapter.opening import format_for, open_base, opened, say, target, write
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def run(config: MergeConfig, overrides: list[str]) -> None:  # noqa: ARG001
     weighted = [_weighted(word) for word in config.files]
     files = [(opened(path, base), weight) for path, weight in weighted]
     first = files[0][0]
-    target(config.out, config.to or first.format)
+    target(config.out, format_for(config, first))
     layers, loss = merged(files, config.method, Cut(config.rank), density=config.density, seed=config.seed)
     weights = "+".join(f"{weight:g}" for _, weight in files)
     recipes = list(dict.fromkeys(file.info.recipe for file, _ in files if file.info.recipe))

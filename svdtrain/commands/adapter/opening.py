@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from svdtrain.adapters import formats
 from svdtrain.adapters.container import Container
 from svdtrain.adapters.export import write_adapter
-from svdtrain.adapters.files import WEIGHTS, AdapterFile, adapter_path, read_adapter
+from svdtrain.adapters.files import CONFIG, WEIGHTS, AdapterFile, adapter_path, read_adapter
 from svdtrain.adapters.layout import BaseWeights, base_folder
 from svdtrain.adapters.spec import AdapterInfo
-from svdtrain.foundation.errors import ModelError, UsageError
+from svdtrain.foundation.errors import ModelError, SystemFault, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,12 +54,26 @@ def write(config: WritingTool, layers: Mapping[str, Layer], like: AdapterFile, d
         kind=formats.kinds_of(layers),
         rank=" ".join(map(str, ranks)),
         alpha=" ".join(map(str, ranks)),
+        results="" if did else like.info.results,
+        targets="" if did else like.info.targets,
         made_by="; ".join(part for part in (like.info.made_by, did) if part),
     )
-    to, dtype = config.to or like.format, config.dtype or ("fp32" if computed else like.dtype)
+    to, dtype = format_for(config, like), config.dtype or ("fp32" if computed else like.dtype)
     path = target(config.out, to)
-    write_adapter(path, replace(like, layers=layers, info=info), to, dtype, metadata=config.metadata)
+    try:
+        write_adapter(path, replace(like, layers=layers, info=info), to, dtype, metadata=config.metadata)
+    except OSError as error:
+        raise SystemFault(
+            f"out={config.out}: cannot be written: {error.strerror or error}", "another folder"
+        ) from error
     say(f"{path}  ({to}, {dtype}, {len(layers)} modules, {path.stat().st_size / 1e6:.1f} MB)")
+
+
+def format_for(config: WritingTool, like: AdapterFile) -> str:
+    """What was asked for, else that of what it is made of; but a .safetensors file is no folder, as peft's is."""
+    if config.to is None and like.format == formats.PEFT and config.out.endswith(".safetensors"):
+        return formats.DIFFUSERS
+    return config.to or like.format
 
 
 def target(out: str, to: str) -> Path:
@@ -71,8 +85,9 @@ def target(out: str, to: str) -> Path:
         path /= WEIGHTS
     elif path.suffix != ".safetensors":
         raise UsageError(f"out={out}: an adapter is a .safetensors file", f"out={out}.safetensors")
-    if path.exists():
-        raise ModelError(f"out={out}: {path} exists already", "choose another name; nothing is overwritten")
+    taken = [one for one in (path, path.parent / CONFIG) if one.exists() and (one == path or to == formats.PEFT)]
+    if taken:
+        raise ModelError(f"out={out}: {taken[0]} exists already", "choose another name; nothing is overwritten")
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from svdtrain.adapters.algebra import Cut, resized
-from svdtrain.commands.adapter.opening import open_base, opened, say, target, write
+from svdtrain.commands.adapter.opening import format_for, open_base, opened, say, target, write
 from svdtrain.foundation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ def run(config: ResizeConfig, overrides: list[str]) -> None:  # noqa: ARG001
     if config.rank is None and config.keep is None:
         raise UsageError("rank, keep: neither is set", "rank=8, or keep=0.95")
     file = opened(config.file, open_base(config.base))
-    target(config.out, config.to or file.format)
-    layers, loss = resized(file.layers, Cut(config.rank, config.keep))
+    target(config.out, format_for(config, file))
+    layers, loss = resized(file, Cut(config.rank, config.keep))
     write(config, layers, file, f"resize to {described(config.rank, config.keep)}", computed=True)
     say(f"left out: {loss.share:.2%} of the change (Frobenius)")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from svdtrain.adapters.layout import BaseWeights, Layout, base_folder, packaged_layouts
 from svdtrain.adapters.measures import block_of, block_place
-from svdtrain.adapters.targets import matching_modules
+from svdtrain.adapters.targets import half_of, matching_modules
 from svdtrain.commands.adapter.opening import say
 from svdtrain.families.registry import spec_of
 from svdtrain.foundation.errors import ModelError, UsageError
@@ -31,11 +31,11 @@ def run(config: TargetsConfig, overrides: list[str]) -> None:  # noqa: ARG001
     if config.every:
         for module in halves:
             say(module)
-    counts = Counter((block_of(module), half) for module, half in halves.items())
+    counts = Counter((block_of(module), half_of(module)) for module in halves)
     sizes: Counter[tuple[str, str]] = Counter()
     for module, half in halves.items():
         rows, columns = layout.shapes[module][0], math.prod(layout.shapes[module][1:])
-        sizes[block_of(module), half] += spec.halves[half].rank * (rows + columns)
+        sizes[block_of(module), half_of(module)] += spec.halves[half].rank * (rows + columns)
     low_rank = spec.kind in ("lora", "rslora", "dora")
     header = ["block", "half", "modules", *(["parameters"] if low_rank else [])]
     cells = [
