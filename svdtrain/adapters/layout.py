@@ -95,12 +95,11 @@ def base_folder(place: str) -> Path:
 
     Raises ModelError when it is none of these; nothing is downloaded.
     """
-    path = Path(place)
+    path, packed = Path(place), packaged("assets") / place
+    if "/" not in place and (packed / "model_index.json").is_file():
+        return packed  # ./nano is a folder of that name
     if path.is_dir():
         return path
-    packed = packaged("assets") / place
-    if "/" not in place and (packed / "model_index.json").is_file():
-        return packed
     if place.count("/") == 1 and not place.startswith((".", "/", "~")):
         from huggingface_hub import try_to_load_from_cache
 

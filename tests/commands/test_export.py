@@ -59,6 +59,8 @@ def test_every_target_is_proved_and_put_in_its_place(
     merged = BaseWeights.of_pipeline(tmp_path / "out" / "style_lora_merged")
     for module, delta in whole.items():
         assert np.allclose(merged.weight(module), NANO.weight(module) + delta, atol=1e-6)
+    told = [path.read_text() for path in (tmp_path / "out" / "style_lora_merged").rglob("*.json")]
+    assert not [text for text in told if "_name_or_path" in text or str(NANO.folder) in text]
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert "Our own clips." in card.text
     assert (tmp_path / "out" / "samples" / "before_after.mp4").read_bytes() == b"a video"
@@ -93,6 +95,14 @@ def test_the_header_says_what_it_is_and_nothing_private(world: Path, tmp_path: P
     assert "secret" not in str(minimal)
     assert "secret" in found["full"]["svdtrain.data_source"]
     assert found["none"] == {"format": "pt"}
+
+
+def test_a_header_does_not_choose_where_files_go(tmp_path: Path) -> None:
+    file = save_as(tmp_path / "good.safetensors", "diffusers", recipe="../../evil", results="garbage")
+    words = [f"adapter={file}", "to=kohya", "verify=false", "card=true", f"out={tmp_path}/deep/er/out"]
+    assert main(["export", *words]) == 0
+    assert [path.name for path in (tmp_path / "deep/er/out").glob("*.safetensors")] == ["good_kohya.safetensors"]
+    assert not list(tmp_path.glob("*evil*"))
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("fp16", "F16"), ("bf16", "BF16"), ("fp32", "F32")])
