@@ -17,9 +17,10 @@ def quiet_packages() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for name in ("pytorch_lightning", "lightning_fabric", "diffusers", "transformers"):
+    for name in ("pytorch_lightning", "lightning_fabric", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("httpx", "httpx2", "fsspec", "filelock", "PIL", "urllib3", "huggingface_hub", "ray"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("libav").setLevel(logging.CRITICAL)
+    for name in ("libav", "diffusers"):  # what they log as an error they also raise
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.optim.lr_scheduler")
