@@ -8,6 +8,7 @@ The classes' defaults are the published configurations; tests/adapters/test_name
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import diffusers
@@ -16,7 +17,10 @@ from torch import nn
 
 from svdtrain.adapters.layout import Layout, layout_of
 
-PUBLISHED: dict[str, type[nn.Module]] = {"svd": diffusers.UNetSpatioTemporalConditionModel}
+PUBLISHED: dict[str, Callable[[], nn.Module]] = {
+    "svd": diffusers.UNetSpatioTemporalConditionModel,
+    "unet3d": diffusers.UNet3DConditionModel,
+}
 FOLDER = Path(__file__).parents[1] / "svdtrain" / "assets" / "layouts"
 
 

@@ -7,10 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLTemporalDecoder,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    UNet3DConditionModel,
+    UNetSpatioTemporalConditionModel,
+)
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
+from svdtrain.families.protocol import Noise
 from svdtrain.families.svd import SVDFamily
 from svdtrain.families.weights import Weights
 
@@ -68,4 +83,53 @@ def save_tiny_svd(folder: Path, *, seed: int = 0) -> Path:
 def load_tiny_svd(folder: Path) -> SVDFamily:
     """The folder through the project's own loader."""
     levels = LogNormalLevels(0.7, 1.6, 0.002, 700.0)
-    return SVDFamily.load(Weights(str(folder)), levels, LogNormalLevels(-3.0, 0.5, 1e-6, 10.0))
+    return SVDFamily.load(Weights(str(folder)), Noise(levels, LogNormalLevels(-3.0, 0.5, 1e-6, 10.0)))
+
+
+def save_tiny_unet3d(folder: Path, *, seed: int = 0) -> Path:
+    """A random text-to-video model with a VAE factor of 2 and a tokenizer of single letters."""
+    torch.manual_seed(seed)
+    unet = UNet3DConditionModel(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        sample_size=SIZE // 2,
+    )
+    blocks: dict[str, Any] = {
+        "block_out_channels": (32, 32),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
+    unet.save_pretrained(folder / "unet")
+    AutoencoderKL(**blocks, layers_per_block=1, sample_size=SIZE).save_pretrained(folder / "vae")
+    save_tiny_text(folder)
+    scheduler: Any = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    DDIMScheduler(**scheduler, set_alpha_to_one=False, steps_offset=1).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "TextToVideoSDPipeline"}))
+    return folder
+
+
+def save_tiny_text(folder: Path) -> None:
+    """A CLIP text encoder of 32 features, and a tokenizer of 8 tokens at most."""
+    letters = [chr(code) for code in range(97, 123)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab").mkdir(parents=True)
+    (folder / "vocab" / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "vocab" / "merges.txt").write_text("#version: 0.2\n")
+    files = {"vocab": str(folder / "vocab" / "vocab.json"), "merges": str(folder / "vocab" / "merges.txt")}
+    CLIPTokenizer(**files, model_max_length=8).save_pretrained(folder / "tokenizer")
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+    )
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")

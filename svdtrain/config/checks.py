@@ -106,8 +106,10 @@ def _check_generate(config: GenerateConfig) -> None:
     adapters = _listed(config.adapter)
     if not adapters and not config.base_only:
         raise UsageError("adapter: is not set", "adapter=RUN_OR_FILE, or base_only=true for the model alone")
-    if not config.image:
-        raise UsageError("image: is not set", "image=PICTURE or a folder of pictures")
+    if not config.image and not config.prompt:
+        raise UsageError(
+            "image: is not set", "image=PICTURE or a folder of pictures; prompt=TEXT for models that read text"
+        )
     strengths = _listed(config.strength)
     if len(strengths) not in (1, len(adapters)) and not config.base_only:
         seen = f"strength: {len(strengths)} numbers for {len(adapters)} adapters"

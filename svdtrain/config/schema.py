@@ -31,7 +31,12 @@ class ModelConfig(Strict):
     data_fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None = None
     """The rate at which frames of training clips are taken; null: each clip's own. data.fps refers to it."""
     motion_bucket_id: Annotated[int, Field(ge=0, le=255)] = 127
+    guidance: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 3.0
+    """Of samples; where it rises from frame to frame, at the last."""
     noise_levels: NoiseLevels
+    """Of training, for families of continuous levels; others draw the steps of their checkpoint's schedule."""
+    offset_noise: Share = 0.0
+    """Noise that is one number for all pixels of a clip's channel, added in training."""
     condition_noise: NoiseLevels = NoiseLevels(mean=-3.0, std=0.5, minimum=1e-6, maximum=10.0)
     """Noise added to the condition image, in pixel units of [-1, 1]."""
     learning_rate: Rate
@@ -213,7 +218,10 @@ class GenerateConfig(Strict):
     adapter: str | list[str] | None
     """A run folder or an adapter file, or several."""
     image: str | None
-    """A picture or a folder of pictures."""
+    """A picture or a folder of pictures, for models that animate one."""
+    prompt: str | list[str] | None
+    """What to show, for models that read text; several make several videos."""
+    negative_prompt: str
     out: str
     """An mp4, or a folder when there are several videos."""
     seed: int | list[int]

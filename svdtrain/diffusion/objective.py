@@ -23,6 +23,11 @@ from svdtrain.types import NoisyLatents
 class Objective(Protocol):
     """How a family corrupts latents, and what its network predicts."""
 
+    @property
+    def offset_noise(self) -> float:
+        """How strong a noise that is one number for all pixels of a clip's channel is added: lets brightness move."""
+        ...
+
     def levels(self, uniform_B: Tensor) -> Tensor:
         """Training noise levels [B] from uniform numbers [B] in (0, 1)."""
         ...
@@ -41,6 +46,7 @@ class ContinuousVPrediction:
     """SVD's objective; levels are continuous and one level serves all frames of a clip."""
 
     level_distribution: LogNormalLevels
+    offset_noise: float = 0.0
 
     def levels(self, uniform_B: Tensor) -> Tensor:
         """sigma [B], log-normal."""
@@ -75,7 +81,6 @@ class DiscretePrediction:
     """abar [steps] in fp64, falling: schedules.signal_shares."""
     target: Literal["epsilon", "v"]
     offset_noise: float = 0.0
-    """Also a noise that is one number for all pixels of a clip's channel, this strong: lets brightness move as a whole."""
 
     def levels(self, uniform_B: Tensor) -> Tensor:
         """sigma [B], fp64, of step floor(u steps)."""

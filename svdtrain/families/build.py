@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
+from svdtrain.families.protocol import Noise
 from svdtrain.families.registry import FAMILIES, load_family, spec_of
 from svdtrain.families.weights import Weights
 from svdtrain.foundation.errors import ModelError, nearest
@@ -31,8 +32,7 @@ def build_family(model: ModelConfig) -> ModelFamily:
     return load_family(
         model.family,
         weights=build_weights(model),
-        levels=_levels(model.noise_levels),
-        condition_noise=_levels(model.condition_noise),
+        noise=Noise(_levels(model.noise_levels), _levels(model.condition_noise), model.offset_noise),
     )
 
 
@@ -51,8 +51,7 @@ def family_of_folder(folder: Path) -> ModelFamily:
     if name not in known:
         raise ModelError(f"base={folder}: a {name}, which no family samples", nearest(name, known))
     any_levels = LogNormalLevels(0.0, 1.0, 0.002, 700.0)
-    weights = Weights(str(folder))
-    return load_family(known[name], weights=weights, levels=any_levels, condition_noise=any_levels)
+    return load_family(known[name], weights=Weights(str(folder)), noise=Noise(any_levels, any_levels))
 
 
 def _levels(levels: NoiseLevels) -> LogNormalLevels:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
+    from svdtrain.diffusion.noise_levels import LogNormalLevels
     from svdtrain.diffusion.objective import Objective
     from svdtrain.foundation.seeding import Draws
     from svdtrain.types import ClipBatch, Conditions, EncodedClips, LatentPosterior, NoisyLatents
@@ -39,6 +40,18 @@ class FamilySpec:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """What a model config says about noise; a family takes of it what it has."""
+
+    levels: LogNormalLevels | None = None
+    """Of training, where they are continuous; a discrete schedule is the checkpoint's own."""
+    condition: LogNormalLevels | None = None
+    """On the condition image."""
+    offset: float = 0.0
+    """Of noise that is one number for all pixels of a clip's channel."""
+
+
+@dataclass(frozen=True)
 class Request:
     """One generation."""
 
@@ -53,6 +66,9 @@ class Request:
     noise_aug_strength: float = 0.02
     min_guidance: float = 1.0
     max_guidance: float = 3.0
+    """The guidance, where it does not change from frame to frame."""
+    prompt: str = ""
+    negative_prompt: str = ""
 
 
 class ModelFamily(Protocol):

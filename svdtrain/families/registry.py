@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, tuple[str, str]] = {
     "svd": ("svdtrain.families.svd", "SVDFamily"),
+    "unet3d": ("svdtrain.families.unet3d", "UNet3DFamily"),
 }
 
 

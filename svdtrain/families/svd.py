@@ -18,7 +18,8 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
 from svdtrain.diffusion.objective import ContinuousVPrediction
-from svdtrain.families.protocol import FamilySpec, Request
+from svdtrain.families.frames import encode_frames, full_precision
+from svdtrain.families.protocol import FamilySpec, Noise, Request
 from svdtrain.families.weights import Weights, load_part
 from svdtrain.types import ClipBatch, EncodedClips, LatentPosterior, NoisyLatents
 
@@ -95,16 +96,18 @@ class SVDFamily:
         self.image_encoder.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, weights: Weights, levels: LogNormalLevels, condition_noise: LogNormalLevels) -> SVDFamily:
+    def load(cls, weights: Weights, noise: Noise) -> SVDFamily:
         """Load a diffusers folder or a cached Hub snapshot; raises ModelError naming what is missing."""
+        assert noise.levels is not None
+        assert noise.condition is not None
         return cls(
             denoiser=load_part(UNetSpatioTemporalConditionModel, weights, "unet"),
             vae=load_part(AutoencoderKLTemporalDecoder, weights, "vae"),
             image_encoder=load_part(CLIPVisionModelWithProjection, weights, "image_encoder"),
             scheduler=load_part(EulerDiscreteScheduler, weights, "scheduler"),
             feature_extractor=load_part(CLIPImageProcessor, weights, "feature_extractor"),
-            objective=ContinuousVPrediction(levels),
-            condition_noise=condition_noise,
+            objective=ContinuousVPrediction(noise.levels, noise.offset),
+            condition_noise=noise.condition,
         )
 
     def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
@@ -127,15 +130,9 @@ class SVDFamily:
     def encode_clips(self, clips: ClipBatch) -> EncodedClips:
         """The VAE's posterior of every frame (its encoder is 2-D), and the clean first frame's CLIP embedding."""
         pixels_BTCHW = clips.pixels_BTCHW.to(self.vae.device, torch.float32)
-        frames_NCHW = pixels_BTCHW.flatten(0, 1)
-        at_once = max(1, 2**20 // (frames_NCHW.shape[-1] * frames_NCHW.shape[-2]))
-        with _full_precision(self.vae.device):
-            posteriors = [self.vae.encode(part, return_dict=False)[0] for part in frames_NCHW.split(at_once)]
-            embeddings_BLD = self.embed_images(pixels_BTCHW[:, 0])
-        mean_NCHW = torch.cat([p.mean for p in posteriors])
-        logvar_NCHW = torch.cat([p.logvar for p in posteriors])
-        shape = (*pixels_BTCHW.shape[:2], *mean_NCHW.shape[1:])
-        return EncodedClips(mean_NCHW.view(shape), logvar_NCHW.view(shape), embeddings_BLD)
+        mean_BTCHW, logvar_BTCHW = encode_frames(self.vae, pixels_BTCHW)
+        with full_precision(self.vae.device):
+            return EncodedClips(mean_BTCHW, logvar_BTCHW, self.embed_images(pixels_BTCHW[:, 0]))
 
     def posterior(self, encoded: EncodedClips) -> LatentPosterior:
         """The posterior times the VAE's scaling factor."""
@@ -149,7 +146,7 @@ class SVDFamily:
         level_B = self.condition_noise(draws.uniform("condition noise level")).to(self.vae.device)
         noise_BCHW = draws.normal("condition noise", tuple(image_BCHW.shape[1:])).to(self.vae.device)
         noisy_BCHW = image_BCHW + level_B[:, None, None, None] * noise_BCHW
-        with _full_precision(self.vae.device):
+        with full_precision(self.vae.device):
             latents_BCHW = self.vae.encode(noisy_BCHW, return_dict=False)[0].mode()
         ids_BD = torch.stack([clips.fps_B.to(level_B) - 1, clips.motion_bucket_B.to(level_B), level_B], dim=1)
         return SVDConditions(latents_BCHW, encoded.embeddings_BLD, ids_BD)
@@ -218,7 +215,3 @@ class SVDFamily:
     def _move_resting(self, device: torch.device | str) -> None:
         for part in (self.vae.decoder, self.image_encoder):
             nn.Module.to(part, device)
-
-
-def _full_precision(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, enabled=False)

@@ -74,6 +74,7 @@ def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int,
         cache=ShardCache.at(data.shard_cache, data.shard_cache_gb),
         deadline=data.decode_deadline,
         windows=data.windows,
+        captions=spec_of(model.family).needs_text,
     )
 
 
@@ -181,6 +182,8 @@ def requests_from(model: ModelConfig, clips: Sequence[ClipBatch], steps: int, se
             seed=seed + index,
             fps=round(float(clip.fps_B[0])),
             motion_bucket_id=round(float(clip.motion_bucket_B[0])),
+            max_guidance=model.guidance,
+            prompt="".join(clip.captions_B[:1]),
         )
         for index, clip in enumerate(clips)
     ]

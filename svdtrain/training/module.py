@@ -68,6 +68,8 @@ class FineTuning(pl.LightningModule):
         draws = self.draws(batch)
         latents_BTCHW, conditions = self.encode(batch, draws)
         noise_BTCHW = draws.normal("noise", tuple(latents_BTCHW.shape[1:]))
+        if offset := self.family.objective.offset_noise:
+            noise_BTCHW = noise_BTCHW + offset * draws.normal("offset noise", (1, latents_BTCHW.shape[2], 1, 1))
         sigma_B = self.family.objective.levels(draws.stratified("noise level"))
         noisy = self.family.objective.corrupt(latents_BTCHW, noise_BTCHW, sigma_B)
         conditions = conditions.dropped(draws.uniform("condition dropout") < self.condition_dropout)

@@ -41,7 +41,10 @@ def composed(*arguments: str, command: str = "fit") -> Any:  # noqa: ANN401
         ([RECIPE, "lr=1"], "lr: no such key; did you mean 'optimizer.learning_rate'?"),
         ([RECIPE, "logger.zzz=1"], "logger.zzz: no such key; known: logger.kind, logger.project"),
         ([RECIPE, "trainer=fast"], "trainer=fast: no such option of trainer; did you mean 'default'?"),
-        ([RECIPE, "model=null"], "model=null: no such option of model; known: nano, svd, svd_xt, svd_xt_1_1"),
+        (
+            [RECIPE, "model=null"],
+            "model=null: no such option of model; known: modelscope, nano, svd, svd_xt, svd_xt_1_1, zeroscope",
+        ),
         ([RECIPE, "+seed=1"], "+seed=1: keys cannot be added"),
         ([RECIPE, "++trainer.max_steps=1"], "++trainer.max_steps=1: keys cannot be added"),
         ([RECIPE, "~trainer.max_steps"], "trainer.max_steps: is missing; wanted a whole number at least 1"),
