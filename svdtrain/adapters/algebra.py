@@ -81,8 +81,8 @@ def shape_in(file: AdapterFile, module: str) -> tuple[int, ...]:
 def resized(file: AdapterFile, cut: Cut) -> tuple[Layers, Loss]:
     """Every layer cut. DoRA cannot be: its change is not of low rank."""
     loss = Loss()
-    plain = {module: _without_magnitude(module, layer) for module, layer in file.layers.items()}
-    return {m: truncated(layer, cut, shape_in(file, m), loss) for m, layer in plain.items()}, loss
+    layers = {module: plain(module, layer) for module, layer in file.layers.items()}
+    return {m: truncated(layer, cut, shape_in(file, m), loss) for m, layer in layers.items()}, loss
 
 
 def to_lora(file: AdapterFile, cut: Cut, weight: Callable[[str], Array] | None) -> tuple[Layers, Loss]:
@@ -145,7 +145,7 @@ def merged(
     loss, made = Loss(), Layers()
     for module in sorted({module for file, _ in files for module in file.layers}):
         having = [(file, weight) for file, weight in files if module in file.layers]
-        present = [(_without_magnitude(module, file.layers[module]), weight) for file, weight in having]
+        present = [(plain(module, file.layers[module]), weight) for file, weight in having]
         shape = shape_in(having[0][0], module)
         if method == "cat":
             made[module] = _concatenated(module, present)
@@ -184,7 +184,8 @@ def _cut(cut: Cut, present: Sequence[tuple[Layer, float]]) -> Cut:
     return Cut(rank=max(layer.rank or min(layer.made_for()) for layer, _ in present))
 
 
-def _without_magnitude(module: str, layer: Layer) -> Layer:
+def plain(module: str, layer: Layer) -> Layer:
+    """The layer. Raises ModelError for a DoRA, which is no change by itself."""
     if layer.kind == "dora":
         raise ModelError(
             f"'{module}' is a DoRA, which only its base makes a change of", "adapter to-lora makes it a LoRA"

@@ -89,9 +89,9 @@ def read_adapter(place: str | Path, layout: Layout | None = None) -> AdapterFile
         raise ModelError(f"{path}: {len(keys.strange)} tensors are no adapter's, first {first}", hint)
     settings = read_settings(path, container, formats.format_of(container.entries))
     guessed = formats.recognised(keys.stems) if layout is None else None
-    if guessed and all(formats.module_of(stem, guessed[1]) for stem in keys.stems):
+    if guessed and all(formats.module_of(stem, guessed) for stem in keys.stems):
         with suppress(WrongSize):  # names of a published model, and another size
-            return _read(path, container, keys, settings, guessed[1])
+            return _read(path, container, keys, settings, guessed)
     return _read(path, container, keys, settings, layout)
 
 

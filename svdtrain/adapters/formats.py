@@ -100,13 +100,13 @@ def module_of(stem: str, layout: Layout | None) -> str | None:
     return next((layout.spellings[one] for one in tried if one in layout.spellings), None)
 
 
-def recognised(stems: Iterable[str]) -> tuple[str, Layout] | None:
-    """The published family that has most of these modules; None when it has none."""
+def recognised(stems: Iterable[str]) -> Layout | None:
+    """The published model that has most of these modules; None when none has any."""
     wanted = list(stems)
     known = packaged_layouts()
     scores = {name: sum(module_of(stem, layout) is not None for stem in wanted) for name, layout in known.items()}
     best = max(scores, key=lambda name: scores[name], default="")
-    return (best, known[best]) if scores.get(best) else None
+    return known[best] if scores.get(best) else None
 
 
 @dataclass(frozen=True, eq=False)

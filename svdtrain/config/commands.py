@@ -139,7 +139,7 @@ COMMANDS = (
         "adapter_check",
         "toolbox.CheckConfig",
         "whether programs read a file: names, alpha, numbers, base",
-        ("FILE", "FILE for=comfyui,diffusers base=FOLDER"),
+        ("FILE", "FILE for=comfyui base=FOLDER"),
         light=True,
         bare="file",
     ),

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from svdtrain.types import LatentPosterior
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from svdtrain.types import EncodedClips
 
 AT_ONCE = 2**20
 """Pixels that are encoded together."""
@@ -23,6 +27,12 @@ def encode_frames(vae: Any, pixels_BTCHW: Tensor) -> tuple[Tensor, Tensor]:  # n
     logvar_NCHW = torch.cat([p.logvar for p in posteriors])
     shape = (*pixels_BTCHW.shape[:2], *mean_NCHW.shape[1:])
     return mean_NCHW.view(shape), logvar_NCHW.view(shape)
+
+
+def scaled_posterior(vae: Any, encoded: EncodedClips) -> LatentPosterior:  # noqa: ANN401
+    """The posterior times the VAE's scaling factor."""
+    scale = vae.config["scaling_factor"]
+    return LatentPosterior(encoded.mean_BTCHW * scale, torch.exp(0.5 * encoded.logvar_BTCHW) * scale)
 
 
 def full_precision(device: torch.device) -> torch.autocast:

@@ -18,7 +18,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
 from svdtrain.diffusion.objective import ContinuousVPrediction
-from svdtrain.families.frames import encode_frames, full_precision
+from svdtrain.families.frames import encode_frames, full_precision, scaled_posterior
 from svdtrain.families.protocol import FamilySpec, Noise, Request
 from svdtrain.families.weights import Weights, load_part
 from svdtrain.types import ClipBatch, EncodedClips, LatentPosterior, NoisyLatents
@@ -136,8 +136,7 @@ class SVDFamily:
 
     def posterior(self, encoded: EncodedClips) -> LatentPosterior:
         """The posterior times the VAE's scaling factor."""
-        scale = self.vae.config["scaling_factor"]
-        return LatentPosterior(encoded.mean_BTCHW * scale, torch.exp(0.5 * encoded.logvar_BTCHW) * scale)
+        return scaled_posterior(self.vae, encoded)
 
     @torch.no_grad()
     def encode_conditions(self, clips: ClipBatch, encoded: EncodedClips, draws: Draws) -> SVDConditions:

@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from svdtrain.diffusion.objective import DiscretePrediction
 from svdtrain.diffusion.schedules import signal_shares
-from svdtrain.families.frames import encode_frames
+from svdtrain.families.frames import encode_frames, scaled_posterior
 from svdtrain.families.protocol import FamilySpec, Noise, Request
 from svdtrain.families.weights import Weights, load_part
 from svdtrain.foundation.errors import DataError
@@ -132,8 +132,7 @@ class UNet3DFamily:
 
     def posterior(self, encoded: EncodedClips) -> LatentPosterior:
         """The posterior times the VAE's scaling factor."""
-        scale = self.vae.config["scaling_factor"]
-        return LatentPosterior(encoded.mean_BTCHW * scale, torch.exp(0.5 * encoded.logvar_BTCHW) * scale)
+        return scaled_posterior(self.vae, encoded)
 
     def encode_conditions(self, clips: ClipBatch, encoded: EncodedClips, draws: Draws) -> TextConditions:  # noqa: ARG002
         """The tokens; there is nothing to draw."""

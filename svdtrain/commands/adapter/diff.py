@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from svdtrain.adapters.algebra import refuse_other_bases
+from svdtrain.adapters.algebra import plain, refuse_other_bases
 from svdtrain.adapters.measures import block_of, block_place, product
 from svdtrain.adapters.targets import half_of
 from svdtrain.commands.adapter.opening import open_base, opened, say
-from svdtrain.foundation.errors import ModelError
 from svdtrain.reporting.tables import text_table
 
 if TYPE_CHECKING:
@@ -22,13 +21,11 @@ def run(config: DiffConfig, overrides: list[str]) -> None:  # noqa: ARG001
     base = open_base(config.base)
     first, second = (opened(file, base) for file in config.files)
     refuse_other_bases([first, second])
-    if dora := next((m for f in (first, second) for m, layer in f.layers.items() if layer.kind == "dora"), None):
-        raise ModelError(
-            f"'{dora}' is a DoRA, which only its base makes a change of", "adapter to-lora makes it a LoRA"
-        )
     groups: dict[str, list[float]] = {}
     for module in sorted(first.layers.keys() | second.layers.keys()):
-        products = _products(first.layers.get(module), second.layers.get(module))
+        products = _products(
+            *(plain(module, f.layers[module]) if module in f.layers else None for f in (first, second))
+        )
         for name in (f"{block_of(module)} {half_of(module)}", "all"):
             groups[name] = [a + b for a, b in zip(groups.get(name, [0.0] * 3), products, strict=True)]
     rows = [

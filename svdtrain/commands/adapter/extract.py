@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from svdtrain.adapters.fingerprint import fingerprint_on_disk
 from svdtrain.adapters.formats import DIFFUSERS
 from svdtrain.adapters.layout import BaseWeights, base_folder
 from svdtrain.adapters.spec import AdapterInfo
-from svdtrain.commands.adapter.opening import say, target, write
+from svdtrain.commands.adapter.opening import expression, say, target, write
 from svdtrain.commands.adapter.resize import described
 from svdtrain.foundation.errors import ModelError, UsageError
 
@@ -41,12 +40,8 @@ def run(config: ExtractConfig, overrides: list[str]) -> None:  # noqa: ARG001
     if tuned.layout.shapes != base.layout.shapes:
         odd = sorted(set(tuned.layout.shapes.items()) ^ set(base.layout.shapes.items()))
         raise ModelError(f"tuned={config.tuned}: '{odd[0][0]}' is not as in {config.base}", "the base that was tuned")
-    try:
-        chosen = [module for module in base.layout.shapes if re.fullmatch(config.pattern, module)]
-    except re.error as error:
-        raise UsageError(
-            f"pattern={config.pattern}: not a regular expression ({error})", "escape dots as \\."
-        ) from error
+    pattern = expression(config.pattern)
+    chosen = [module for module in base.layout.shapes if pattern.fullmatch(module)]
     target(config.out, config.to or DIFFUSERS)
     pairs = ((module, tuned.weight(module), base.weight(module)) for module in chosen)
     layers, loss = extracted(pairs, Cut(config.rank, config.keep))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -89,6 +90,14 @@ def target(out: str, to: str) -> Path:
     if taken:
         raise ModelError(f"out={out}: {taken[0]} exists already", "choose another name; nothing is overwritten")
     return path
+
+
+def expression(pattern: str) -> re.Pattern[str]:
+    """The user's own, compiled. Raises UsageError."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"pattern={pattern}: not a regular expression ({error})", "escape dots as \\.") from error
 
 
 def say(text: str) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from svdtrain.adapters.targets import half_of
-from svdtrain.commands.adapter.opening import open_base, opened, write
+from svdtrain.commands.adapter.opening import expression, open_base, opened, write
 from svdtrain.foundation.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -18,12 +17,7 @@ def run(config: SliceConfig, overrides: list[str]) -> None:  # noqa: ARG001
     if config.half is None and config.blocks is None and config.pattern is None:
         raise UsageError("half, blocks, pattern: none is set", "half=temporal keeps the motion, half=spatial the look")
     file = opened(config.file, open_base(config.base))
-    try:
-        pattern = re.compile(config.pattern or ".*")
-    except re.error as error:
-        raise UsageError(
-            f"pattern={config.pattern}: not a regular expression ({error})", "escape dots as \\."
-        ) from error
+    pattern = expression(config.pattern or ".*")
     blocks = tuple(f"{block}." for block in config.blocks or [])
     kept = {
         module: layer
