@@ -27,6 +27,7 @@ FLAGS = """\
   --debug                show the whole traceback of an error
   --hydra-help           Hydra's own help
 """
+WIDTH = 120
 COMPLETION = ("-sc", "--shell-completion")
 
 
@@ -127,7 +128,10 @@ def _help(command: Command, request: Request) -> str:
     lines += _keys(command)
     if any(found.values()):
         lines += ["", "groups (GROUP=OPTION):"]
-    lines += [f"  {group:<16} {', '.join(sorted(options))}" for group, options in found.items() if options]
+    for group, options in ((group, options) for group, options in found.items() if options):
+        lines += textwrap.wrap(
+            f"  {group:<16} {', '.join(sorted(options))}", WIDTH, subsequent_indent=" " * 19, break_on_hyphens=False
+        )
     lines += ["", f"every key, with its value: svdtrain {command.name} --cfg job --resolve", "", "flags:", FLAGS]
     return "\n".join(lines)
 
@@ -141,7 +145,7 @@ def _keys(command: Command) -> list[str]:
         return []
     lines = ["", "keys (KEY=VALUE):"]
     for name, text in wanted(schema).items():
-        lines += textwrap.wrap(f"{name:<9} {text}", 118, initial_indent="  ", subsequent_indent=" " * 12)
+        lines += textwrap.wrap(f"{name:<9} {text}", WIDTH - 2, initial_indent="  ", subsequent_indent=" " * 12)
     return lines
 
 

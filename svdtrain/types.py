@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
+import torch
+
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -22,7 +23,7 @@ class EncodedClips:
     """Of the VAE's posterior, in the VAE's own scale."""
     logvar_BTCHW: Tensor
     embeddings_BLD: Tensor
-    """Of the condition encoder: the clean first frame by CLIP, or the caption's tokens."""
+    """Of the condition encoders: the caption's tokens, the clean first frame by CLIP, or both along L."""
 
     def to(self, device: torch.device | str) -> EncodedClips:
         """The same, on a device."""
@@ -70,6 +71,10 @@ class Conditions(Protocol):
         """The unconditional branch of the family's sampler for the clips where bool drop_B [B] is true."""
         ...
 
+    def without_image(self, drop_B: Tensor) -> Self:
+        """For those clips no picture (or no embedding of it), whatever else they are told."""
+        ...
+
 
 @dataclass(frozen=True)
 class LatentPosterior:
@@ -77,10 +82,20 @@ class LatentPosterior:
 
     mean_BTCHW: Tensor
     std_BTCHW: Tensor
+    first_repeated: int = 0
+    """How often the first latent stands before itself, for denoisers that take several latents at once."""
 
     def sample(self, noise_BTCHW: Tensor) -> Tensor:
-        """Latents [B, T, C, H, W] = mean + std * noise."""
-        return self.mean_BTCHW + self.std_BTCHW * noise_BTCHW
+        """Latents [B, first_repeated + T, C, H, W] = mean + std * noise."""
+        return self._lengthened(self.mean_BTCHW + self.std_BTCHW * noise_BTCHW)
+
+    def mode(self) -> Tensor:
+        """The likeliest latents."""
+        return self._lengthened(self.mean_BTCHW)
+
+    def _lengthened(self, latents_BTCHW: Tensor) -> Tensor:
+        first_BTCHW = latents_BTCHW[:, :1].expand(-1, self.first_repeated, -1, -1, -1)
+        return torch.cat([first_BTCHW, latents_BTCHW], dim=1) if self.first_repeated else latents_BTCHW
 
 
 @dataclass(frozen=True)

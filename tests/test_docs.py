@@ -156,3 +156,10 @@ def test_a_broken_link_is_seen(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text('[a](page.md) [b](gone.md#part) ![c](gone.png) <img src="gone.gif"> [d](https://example.org)')
     assert broken_links(page) == ["gone.md", "gone.png", "gone.gif"]
+
+
+def test_readmes_table_of_models_is_what_the_registry_and_the_configs_say() -> None:
+    from scripts.model_table import with_table
+
+    readme = (ROOT / "README.md").read_text()
+    assert readme == with_table(readme), "PYTHONPATH=. python scripts/model_table.py writes it"

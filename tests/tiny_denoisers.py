@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
@@ -147,6 +147,8 @@ DENOISERS = {
         "",
     ),
 }
+DENOISERS["motion_modules"] = replace(DENOISERS["animatediff"], spatial="")
+"""What a MotionLoRA sits on."""
 
 
 def make(name: str) -> nn.Module:

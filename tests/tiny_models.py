@@ -8,11 +8,8 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     AutoencoderKLTemporalDecoder,
-    DDIMScheduler,
     EulerDiscreteScheduler,
-    UNet3DConditionModel,
     UNetSpatioTemporalConditionModel,
 )
 from transformers import (
@@ -61,6 +58,16 @@ def save_tiny_svd(folder: Path, *, seed: int = 0) -> Path:
     )
     shape: dict[str, Any] = {"block_out_channels": (32, 32), "down_block_types": ("DownEncoderBlock2D",) * 2}
     vae = AutoencoderKLTemporalDecoder(**shape, layers_per_block=1, sample_size=SIZE)
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    save_tiny_vision(folder)
+    EulerDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
+    return folder
+
+
+def save_tiny_vision(folder: Path) -> None:
+    """A CLIP image encoder of 32 features that looks at 224 x 224, and its processor."""
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=64,
@@ -70,47 +77,15 @@ def save_tiny_svd(folder: Path, *, seed: int = 0) -> Path:
         patch_size=32,
         projection_dim=32,
     )
-    unet.save_pretrained(folder / "unet")
-    vae.save_pretrained(folder / "vae")
     CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
     processor = CLIPImageProcessor(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224})
     processor.save_pretrained(folder / "feature_extractor")
-    EulerDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
-    return folder
 
 
 def load_tiny_svd(folder: Path) -> SVDFamily:
     """The folder through the project's own loader."""
     levels = LogNormalLevels(0.7, 1.6, 0.002, 700.0)
     return SVDFamily.load(Weights(str(folder)), Noise(levels, LogNormalLevels(-3.0, 0.5, 1e-6, 10.0)))
-
-
-def save_tiny_unet3d(folder: Path, *, seed: int = 0) -> Path:
-    """A random text-to-video model with a VAE factor of 2 and a tokenizer of single letters."""
-    torch.manual_seed(seed)
-    unet = UNet3DConditionModel(
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-        cross_attention_dim=32,
-        attention_head_dim=8,
-        sample_size=SIZE // 2,
-    )
-    blocks: dict[str, Any] = {
-        "block_out_channels": (32, 32),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
-    }
-    unet.save_pretrained(folder / "unet")
-    AutoencoderKL(**blocks, layers_per_block=1, sample_size=SIZE).save_pretrained(folder / "vae")
-    save_tiny_text(folder)
-    scheduler: Any = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
-    DDIMScheduler(**scheduler, set_alpha_to_one=False, steps_offset=1).save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "TextToVideoSDPipeline"}))
-    return folder
 
 
 def save_tiny_text(folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from svdtrain.adapters import formats
 from svdtrain.adapters.files import CONFIG
 from svdtrain.adapters.layer import LOHA, LOKR, MAGNITUDE, A, B
-from svdtrain.adapters.programs import comfyui_names, comfyui_patches
+from svdtrain.adapters.programs import comfyui_names, comfyui_patches, motion_lora_patches
 from svdtrain.adapters.targets import half_of
 from svdtrain.foundation.errors import ModelError
 
@@ -49,6 +49,9 @@ def coverage(program: str, file: Container, layout: Layout, settings: formats.Se
     """By the program's own rules of naming."""
     if program in (formats.COMFYUI, formats.KOHYA):
         return _comfyui(program, file, layout, settings)
+    if program == formats.MOTION_LORA:
+        patches, unread = motion_lora_patches(file, layout)
+        return Coverage(list(patches), unread, _scale_faults(patches, settings))
     prefixes = [formats.PEFT_PREFIX] if program == formats.PEFT else [f"{layout.component}.", ""]
     prefix = next((p for p in prefixes if p and any(key.startswith(p) for key in file.entries)), prefixes[-1])
     modules, unread = _by_prefix(file.entries, prefix, layout)
@@ -85,16 +88,18 @@ def _comfyui(program: str, file: Container, layout: Layout, settings: formats.Se
     silent = [
         m for name, m in names.items() if m in patches and f"{name}.alpha" not in file.entries and _has(file, name)
     ]
-    scales = {m: _scale(settings, m) for m in silent}
-    wrong = [m for m, scale in scales.items() if not np.isclose(scale, 1.0)]
-    if wrong:
-        scale = scales[wrong[0]]
-        faults.append(f"{len(wrong)} modules have no .alpha: it adds {1 / scale:g} times what was trained")
+    faults += _scale_faults(silent, settings)
     if any(key.endswith((".dora_scale", MAGNITUDE)) for key in file.entries):
         faults.append("a DoRA: its versions disagree on the norm")
     if program == formats.KOHYA and (odd := [key for key in file.entries if not key.startswith("lora_")]):
         faults.append(f"{len(odd)} keys are not named lora_…")
     return Coverage(list(patches), unread, faults)
+
+
+def _scale_faults(silent: Iterable[str], settings: formats.Settings | None) -> list[str]:
+    """Of modules whose keys say nothing of a scale."""
+    wrong = [scale for module in silent if not np.isclose(scale := _scale(settings, module), 1.0)]
+    return [f"{len(wrong)} modules have no .alpha: it adds {1 / wrong[0]:g} times what was trained"] if wrong else []
 
 
 def _scale(settings: formats.Settings | None, module: str) -> float:

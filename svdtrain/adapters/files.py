@@ -88,7 +88,7 @@ def read_adapter(place: str | Path, layout: Layout | None = None) -> AdapterFile
         hint = "read are LoRA, DoRA, LoHa and LoKr as peft, diffusers, kohya's tools and svdtrain write them"
         raise ModelError(f"{path}: {len(keys.strange)} tensors are no adapter's, first {first}", hint)
     settings = read_settings(path, container, formats.format_of(container.entries))
-    guessed = formats.recognised(keys.stems) if layout is None else None
+    guessed = formats.recognised(container, keys) if layout is None else None
     if guessed and all(formats.module_of(stem, guessed) for stem in keys.stems):
         with suppress(WrongSize):  # names of a published model, and another size
             return _read(path, container, keys, settings, guessed)

@@ -1,4 +1,4 @@
-"""Adapter files of every kind: their keys to layers, and layers to keys. Strict: what is not understood is listed."""
+"""Adapter files of every kind: their keys to layers, by which model and with which scale. Strict: the rest is listed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ import numpy as np
 
 from svdtrain.adapters.layer import LOHA, LOKR, MAGNITUDE, A, B, Layer
 from svdtrain.adapters.layout import packaged_layouts
+from svdtrain.adapters.names import without_motion_module_name
 from svdtrain.adapters.patterns import safe_pattern
+from svdtrain.adapters.spec import AdapterInfo
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from svdtrain.adapters.container import Container
     from svdtrain.adapters.layout import Layout
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ALPHA = "alpha"
-PEFT, DIFFUSERS, COMFYUI, KOHYA = "peft", "diffusers", "comfyui", "kohya"
-FORMATS = (DIFFUSERS, COMFYUI, PEFT, KOHYA)
+PEFT, DIFFUSERS, COMFYUI, KOHYA, MOTION_LORA = "peft", "diffusers", "comfyui", "kohya", "motion_lora"
+FORMATS = (DIFFUSERS, COMFYUI, PEFT, KOHYA, MOTION_LORA)
 LEAST_ALPHA, MOST_ALPHA = 1e-4, 1e4
 PEFT_PREFIX = "base_model.model."
 _PREFIXES = (
@@ -83,30 +86,52 @@ def format_of(keys: Iterable[str]) -> str:
         return PEFT
     if first.startswith(("lora_", "lycoris_")):
         return KOHYA
+    if ".temporal_transformer." in first:
+        return MOTION_LORA
     return COMFYUI if "diffusion_model." in first else DIFFUSERS
 
 
 def module_of(stem: str, layout: Layout | None) -> str | None:
     """The module that a spelling names; None for one that the layout does not have. Without a layout: the bare name."""
-    name = re.sub(r"\.processor\.(to_[qkv]|to_out)$", r".\1", stem)
+    name = stem.replace(".processor.", ".")
     tried = [name]
     while prefix := next((p for p in _PREFIXES if tried[-1].startswith(p)), None):
         tried.append(tried[-1].removeprefix(prefix))
     if layout is None:
-        return tried[-1]
+        return without_motion_module_name(tried[-1])
     tried += [f"{one}.0" for one in tried if one.endswith("to_out")] + [
         f"{one}_0" for one in tried if one.endswith("to_out")
     ]
     return next((layout.spellings[one] for one in tried if one in layout.spellings), None)
 
 
-def recognised(stems: Iterable[str]) -> Layout | None:
-    """The published model that has most of these modules; None when none has any."""
-    wanted = list(stems)
+def recognised(file: Container, keys: Keys) -> Layout | None:
+    """The published model that most of a file's modules are of, by name, then by size; None when none is of any.
+
+    Of equals the one that the header names; else one that every program has, of these the one with the fewest modules.
+    """
+    info = AdapterInfo.from_header(file.metadata)
+
+    def merits(name: str) -> tuple[int, ...]:
+        layout = known[name]
+        modules = {stem: module_of(stem, layout) for stem in keys.stems}
+        there = {stem: layout.shapes[module] for stem, module in modules.items() if module is not None}
+        sized = sum(_fits(file, keys.stems[stem], shape) for stem, shape in there.items())
+        return len(there), sized, name in (info.model, info.family), bool(layout.native), -len(layout.shapes)
+
     known = packaged_layouts()
-    scores = {name: sum(module_of(stem, layout) is not None for stem in wanted) for name, layout in known.items()}
+    scores = {name: merits(name) for name in known}
     best = max(scores, key=lambda name: scores[name], default="")
-    return known[best] if scores.get(best) else None
+    return known[best] if best and scores[best][0] else None
+
+
+def _fits(file: Container, parts: Mapping[str, str], shape: tuple[int, ...]) -> bool:
+    """Whether a module's tensors are for a weight of that shape, by their own shapes."""
+    shapes = {part: file.entries[key].shape for part, key in parts.items() if part not in (ALPHA, MAGNITUDE)}
+    try:
+        return bool(shapes) and not Layer({part: np.broadcast_to(0, s) for part, s in shapes.items()}).fault(shape)
+    except ValueError:  # larger than any array
+        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,39 +244,6 @@ def _rows(magnitude: Array) -> Array:
     if magnitude.ndim >= 4 and magnitude.shape[0] == 1:
         magnitude = magnitude[0]
     return magnitude.reshape(len(magnitude)) if magnitude.ndim and magnitude.size == len(magnitude) else magnitude
-
-
-def written(layers: Mapping[str, Layer], to: str, layout: Layout | None, component: str) -> dict[str, Array]:
-    """The tensors of a file in a format. Scales are folded in, and alpha = rank is written where the format has one.
-
-    Raises ModelError where a program cannot read such an adapter at all.
-    """
-    tensors: dict[str, Array] = {}
-    for module, layer in layers.items():
-        folded = layer.folded()
-        if to in (PEFT, DIFFUSERS):
-            prefix = PEFT_PREFIX if to == PEFT else f"{component}."
-            tensors |= {f"{prefix}{module}.{name}": _as_peft(folded, name) for name in folded.parts}
-            continue
-        if layer.kind == "dora":
-            raise ModelError(f"to={to}: programs disagree on what a DoRA file means", "make it a LoRA: adapter to-lora")
-        name = (layout.native if layout else {}).get(module)
-        if name is None and to == COMFYUI:
-            raise ModelError(
-                f"to=comfyui: ComfyUI has no model with a module '{module}'",
-                "to=diffusers is what its wrappers around diffusers read",
-            )
-        stem = f"diffusion_model.{name}" if to == COMFYUI else f"lora_{component}_{(name or module).replace('.', '_')}"
-        spelled = {A: "lora_down.weight", B: "lora_up.weight"}
-        tensors |= {f"{stem}.{spelled.get(part, part)}": array for part, array in folded.parts.items()}
-        tensors[f"{stem}.alpha"] = np.array(float(layer.rank or 1), np.float32)
-    return tensors
-
-
-def _as_peft(layer: Layer, name: str) -> Array:
-    """A part in the shape in which peft has it: a convolution's magnitude is [1, out, 1, …]."""
-    part, axes = layer.parts[name], layer.parts[A].ndim if A in layer.parts else 2
-    return part.reshape(1, -1, *(1 for _ in range(axes - 2))) if name == MAGNITUDE and axes > 2 else part
 
 
 def peft_config(layers: Mapping[str, Layer], values: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from svdtrain.adapters.container import Container
 from svdtrain.adapters.names import spellings, stability_names
+from svdtrain.adapters.targets import half_of
 from svdtrain.foundation.errors import ModelError
 from svdtrain.foundation.files import packaged
 
@@ -68,14 +69,18 @@ class BaseWeights:
 
     @classmethod
     def of_pipeline(cls, place: Path) -> BaseWeights:
-        """The denoiser of a diffusers folder (or the denoiser's own folder)."""
+        """The denoiser of a diffusers folder (or the denoiser's own folder). Raises ModelError, also for one of pictures."""
         if not place.is_dir():
             raise ModelError(f"base={place}: there is no such folder", "base=FOLDER of a diffusers model")
-        for component in COMPONENTS:
-            if (place / component).is_dir():
-                return cls(place / component, component)
-        component = "transformer" if _class_name(place).endswith("Transformer3DModel") else "unet"
-        return cls(place, component)
+        component = next((name for name in COMPONENTS if (place / name).is_dir()), None)
+        if component:
+            base = cls(place / component, component)
+        else:
+            base = cls(place, "transformer" if _class_name(place).endswith("Transformer3DModel") else "unet")
+        if base.layout.component == "unet" and all(half_of(module) == "spatial" for module in base.layout.shapes):
+            hint = "base=FOLDER of a pipeline that was saved with its motion modules; without base= names alone count"
+            raise ModelError(f"base={place}: a model of pictures, half of one of videos", hint)
+        return base
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor."""
@@ -157,7 +162,7 @@ def _class_name(folder: Path) -> str:
 
 
 def packaged_layouts() -> dict[str, Layout]:
-    """By family: those of the published models, so that files can be judged without their weights."""
+    """By model or family: those of the published models, so that files can be judged without their weights."""
     found: dict[str, Layout] = {}
     for file in sorted((packaged("assets") / "layouts").glob("*.json")):
         table = json.loads(file.read_text())

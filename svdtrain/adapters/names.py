@@ -73,11 +73,25 @@ def _stability_name(name: str, per_level: int, attended: set[str]) -> str:
 
 
 def motion_module_name(module: str) -> str:
-    """The name of a motion module's layer in the files of its first authors; other modules keep theirs."""
+    """The name of a motion module's layer in the code of its first authors; other modules keep theirs."""
     if ".motion_modules." not in module:
         return module
-    name = module.replace(".transformer_blocks.", ".temporal_transformer.transformer_blocks.")
-    return re.sub(r"\.attn([12])\.", lambda m: f".attention_blocks.{int(m[1]) - 1}.", name)
+    name = re.sub(r"(\.motion_modules\.\d+)\.", r"\1.temporal_transformer.", module)
+    return re.sub(r"\.attn([12])\b", lambda m: f".attention_blocks.{int(m[1]) - 1}", name)
+
+
+def without_motion_module_name(name: str) -> str:
+    """The way back, for a model whose modules are not known; `to_out` stands for its only layer there."""
+    if ".temporal_transformer." not in name:
+        return name
+    name = re.sub(r"\.attention_blocks\.([01])\b", lambda m: f".attn{int(m[1]) + 1}", name)
+    return re.sub(r"\.to_out$", ".to_out.0", name.replace(".temporal_transformer.", "."))
+
+
+def motion_lora_stem(module: str) -> str | None:
+    """What stands before `.down.weight` in a MotionLoRA of its first authors; None for a module that none can hold."""
+    match = re.fullmatch(r"(.+\.motion_modules\.\d+\.transformer_blocks\.\d+\.attn[12])\.(to_[qkv]|to_out\.0)", module)
+    return f"{motion_module_name(match[1])}.processor.{match[2].removesuffix('.0')}_lora" if match else None
 
 
 def spellings(modules: Iterable[str]) -> dict[str, str]:

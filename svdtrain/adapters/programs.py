@@ -1,7 +1,8 @@
 """How other programs read an adapter file, each by its own rules: what an export is proved with.
 
 diffusers and peft are asked themselves. ComfyUI is no library: `comfyui_patches` follows the rules that its source states
-(comfy/lora.py, comfy/weight_adapter/, read at 17358c8), and shares no code with svdtrain's own reader.
+(comfy/lora.py, comfy/weight_adapter/, read at 17358c8), and shares no code with svdtrain's own reader. So does
+`motion_lora_patches` with AnimateDiff's (animatediff/utils/convert_lora_safetensor_to_diffusers.py at 069dd94).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svdtrain.adapters.container import Container
-from svdtrain.adapters.formats import COMFYUI, DIFFUSERS, KOHYA, PEFT
+from svdtrain.adapters.formats import COMFYUI, DIFFUSERS, KOHYA, MOTION_LORA, PEFT
 from svdtrain.adapters.layer import MAGNITUDE, Layer
+from svdtrain.adapters.names import motion_module_name
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
@@ -121,6 +123,21 @@ def _lokr(file: Container, name: str, alpha: float | None) -> Found | None:
     return patch, {key for keys in pairs for key in keys}
 
 
+def motion_lora_patches(file: Container, layout: Layout) -> tuple[dict[str, Patch], list[str]]:
+    """The same of AnimateDiff's own code, which ComfyUI-AnimateDiff-Evolved follows: up @ down, and no alpha."""
+    names = {motion_module_name(module): module for module in layout.shapes if ".motion_modules." in module}
+    patches: dict[str, Patch] = {}
+    used: set[str] = set()
+    for down in [key for key in file.entries if "up." not in key]:
+        up = down.replace(".down.", ".up.")
+        name = down.replace("processor.", "").replace("_lora", "").replace("down.", "").replace("to_out.", "to_out.0.")
+        module = names.get(name.removesuffix(".weight"))
+        if module and up != down and up in file.entries:
+            patches[module] = lambda up=up, down=down: file.array(up) @ file.array(down)
+            used |= {up, down}
+    return patches, [key for key in file.entries if key not in used]
+
+
 def read_as(program: str, denoiser: nn.Module, path: Path, layout: Layout) -> dict[str, Patch]:
     """Load a file into a fresh denoiser as a program does; returns what it now adds to each weight, flattened.
 
@@ -129,8 +146,9 @@ def read_as(program: str, denoiser: nn.Module, path: Path, layout: Layout) -> di
     readers: dict[str, Callable[[nn.Module, Path, Layout], dict[str, Patch]]] = {
         DIFFUSERS: _as_diffusers,
         PEFT: _as_peft,
-        COMFYUI: _as_comfyui,
-        KOHYA: _as_comfyui,
+        COMFYUI: partial(_by_patches, "ComfyUI", comfyui_patches),
+        KOHYA: partial(_by_patches, "ComfyUI", comfyui_patches),
+        MOTION_LORA: partial(_by_patches, "its own code", motion_lora_patches),
     }
     with _quietly(program, path):
         return readers[program](denoiser, path, layout)
@@ -179,12 +197,18 @@ def _live_change(layer: Any, parts: Mapping[str, Any], scale: float) -> Array:  
     return Layer(arrays, scale).delta(layer.get_base_layer().weight.detach().cpu().float().numpy())
 
 
-def _as_comfyui(denoiser: nn.Module, path: Path, layout: Layout) -> dict[str, Patch]:
+def _by_patches(
+    name: str,
+    find: Callable[[Container, Layout], tuple[dict[str, Patch], list[str]]],
+    denoiser: nn.Module,
+    path: Path,
+    layout: Layout,
+) -> dict[str, Patch]:
     from svdtrain.adapters.targets import adaptable_weights
 
-    patches, unread = comfyui_patches(Container(path), layout)
+    patches, unread = find(Container(path), layout)
     if unread:
-        raise ModelError(f"{path}: ComfyUI reads nothing of {len(unread)} keys, first '{unread[0]}'")
+        raise ModelError(f"{path}: {name} reads nothing of {len(unread)} keys, first '{unread[0]}'")
     add_to_weights(adaptable_weights(denoiser), patches)
     return patches
 

@@ -59,7 +59,7 @@ def run(config: ExportConfig, overrides: list[str]) -> None:  # noqa: ARG001
             made[to] = workshop / _name(title, to)
             _write(config, family, file, to, made[to], title)
             if judge:
-                console.print(f"{to:<10} {judge.judged(to, made[to])}", highlight=False, markup=False, soft_wrap=True)
+                console.print(f"{to:<11} {judge.judged(to, made[to])}", highlight=False, markup=False, soft_wrap=True)
         if config.card:
             samples = _copied_samples(source, workshop)
             (workshop / "README.md").write_text(_card(config, family, file, title, places, samples))

@@ -1,132 +1,78 @@
-"""`python -m svdtrain generate`: videos from pictures, by the stock pipeline, with adapters or without."""
+"""`python -m svdtrain generate`: videos from pictures or prompts, by the stock pipeline, with adapters or without."""
 
 from __future__ import annotations
 
-import itertools
-import re
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 
 from svdtrain.adapters.files import adapter_path
 from svdtrain.adapters.pipelines import load_adapter
+from svdtrain.config.fields import each_strength, listed
 from svdtrain.families.build import build_family
-from svdtrain.families.protocol import Request
-from svdtrain.families.registry import spec_of
-from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
 from svdtrain.foundation.quiet import quiet_packages
-from svdtrain.generation.images import find_images, read_image
+from svdtrain.generation.first_frame import TextToImage, with_first_frames
+from svdtrain.generation.outputs import outputs_of
+from svdtrain.generation.requests import requests_of
 from svdtrain.generation.sheets import contact_sheet, write_png
 from svdtrain.generation.video_files import write_mp4
 
-if TYPE_CHECKING:
-    from PIL import Image
+log = logging.getLogger(__name__)
 
-    from svdtrain.config.schema import GenerateConfig
+if TYPE_CHECKING:
+    from svdtrain.config.generation import GenerateConfig
 
 
 def run(config: GenerateConfig, overrides: list[str]) -> None:  # noqa: ARG001
     """One video per picture or prompt and seed, and a contact sheet of them all."""
-    console = Console()
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     quiet_packages()
-    adapters = [] if config.base_only else _listed(config.adapter)
-    strengths = _strengths(config.strength, len(adapters))
+    adapters = [] if config.base_only else listed(config.adapter)
+    strengths = each_strength(config.strength, len(adapters))
     for adapter in adapters:
         adapter_path(adapter)
-    shown = _shown(config)
-    seeds = [config.seed] if isinstance(config.seed, int) else list(config.seed)
-    targets = _targets(Path(config.out), [name for name, _, _ in shown], seeds)
+    named = requests_of(config)
+    requests = list(named.values())
+    outputs = outputs_of(Path(config.out), named, drawn=bool(config.text_to_image))
 
-    family = build_family(config.model)
     device = choose_device(config.device)
-    family.to(device, DTYPES[choose_precision("auto", device)])
+    dtype = DTYPES[choose_precision("auto", device)]
+    if config.text_to_image:
+        requests = with_first_frames(requests, _drawer(config, config.text_to_image), device, dtype)
+    family = build_family(config.model)
+    family.to(device, dtype)
+    for prompt in dict.fromkeys(request.prompt for request in requests):
+        if end := family.unread(prompt):
+            log.warning("the prompt is longer than what is read; not read: '%s'", end)
     for adapter, strength in zip(adapters, strengths, strict=True):
         load_adapter(
             family.denoiser, adapter, strength, spatial=config.spatial_strength, temporal=config.temporal_strength
         )
+
+    # Only now: a mistake in what was loaded leaves nothing behind. And all of them: some may be wanted without their video.
+    for request, target in zip(requests, outputs.first_frames, strict=False):
+        write_png(target, np.asarray(request.image))
+        console.print(str(target))
     rows = []
-    for ((_, picture, prompt), seed), target in zip(itertools.product(shown, seeds), targets, strict=True):
-        request = Request(
-            image=picture,
-            frames=config.model.frames,
-            height=config.model.height,
-            width=config.model.width,
-            steps=config.steps,
-            seed=seed,
-            fps=config.fps,
-            motion_bucket_id=config.motion_bucket_id,
-            noise_aug_strength=config.noise_aug_strength,
-            min_guidance=config.min_guidance,
-            max_guidance=config.max_guidance,
-            prompt=prompt,
-            negative_prompt=config.negative_prompt,
-        )
+    for request, target in zip(requests, outputs.videos, strict=True):
         (video,) = family.sample([request])
         write_mp4(target, video, config.fps)
         rows.append((target.stem, video))
-        console.print(str(target), highlight=False, markup=False, soft_wrap=True)
-    sheet = _sheet(Path(config.out), targets)
-    write_png(sheet, contact_sheet(rows))
-    console.print(str(sheet), highlight=False, markup=False, soft_wrap=True)
+        console.print(str(target))
+    write_png(outputs.sheet, contact_sheet(rows))
+    console.print(str(outputs.sheet))
 
 
-def _sheet(out: Path, targets: list[Path]) -> Path:
-    return out.with_suffix(".png") if len(targets) == 1 else out / "contact_sheet.png"
-
-
-def _shown(config: GenerateConfig) -> list[tuple[str, Image.Image | None, str]]:
-    """(name, picture, prompt) of each video to be. Raises UsageError for what the model does not read, or lacks."""
-    spec, name, prompts = spec_of(config.model.family), config.model.name, _listed(config.prompt)
-    if config.image and not spec.needs_image:
-        raise UsageError(f"image: {name} animates no picture", "prompt=TEXT")
-    if prompts and not spec.needs_text:
-        raise UsageError(f"prompt: {name} reads no text", "image=PICTURE")
-    if spec.needs_text and not prompts:
-        raise UsageError(f"prompt: is not set, and {name} is told what to show", "prompt=TEXT")
-    if not config.image:
-        if spec.needs_image:
-            raise UsageError("image: is not set", "image=PICTURE or a folder of pictures")
-        return [(_slug(prompt, place), None, prompt) for place, prompt in enumerate(prompts)]
-    images = find_images(config.image)
-    size = (config.model.height, config.model.width)
-    return [(path.stem, read_image(path, *size), prompt) for path in images for prompt in prompts or [""]]
-
-
-def _slug(prompt: str, place: int) -> str:
-    """1-a-cat-on-a-roof"""
-    return f"{place + 1}-{re.sub(r'[^A-Za-z0-9]+', '-', prompt)[:40].strip('-')}"
-
-
-def _listed(adapter: str | list[str] | None) -> list[str]:
-    if adapter is None:
-        return []
-    return [adapter] if isinstance(adapter, str) else list(adapter)
-
-
-def _strengths(strength: float | list[float], adapters: int) -> list[float]:
-    if not isinstance(strength, list):
-        return [strength] * adapters
-    if len(strength) != adapters:
-        raise UsageError(
-            f"strength={strength}: {len(strength)} numbers for {adapters} adapters",
-            "give one number, or one per adapter",
-        )
-    return strength
-
-
-def _targets(out: Path, names: list[str], seeds: list[int]) -> list[Path]:
-    """out itself for one video, else OUT/NAME-SEED.mp4. Nothing is overwritten."""
-    if len(names) * len(seeds) == 1:
-        targets = [out]
-        if out.suffix.lower() != ".mp4":
-            raise UsageError(f"out={out}: one video is written to an mp4 file", "out=NAME.mp4")
-    else:
-        targets = [out / f"{name}-{seed}.mp4" for name in names for seed in seeds]
-        if out.suffix:
-            raise UsageError(f"out={out}: {len(targets)} videos need a folder", "out=FOLDER")
-    taken = next((target for target in [*targets, _sheet(out, targets)] if target.exists()), None)
-    if taken:
-        raise UsageError(f"out={out}: {taken} exists already", "choose another name; nothing is overwritten")
-    return targets
+def _drawer(config: GenerateConfig, source: str) -> TextToImage:
+    files = listed(config.image_adapter)
+    return TextToImage(
+        source,
+        steps=config.text_to_image_steps,
+        guidance=config.text_to_image_guidance,
+        negative_prompt=config.negative_prompt,
+        adapters=list(zip(files, each_strength(config.image_adapter_strength, len(files)), strict=True)),
+    )

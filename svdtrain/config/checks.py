@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from svdtrain.config.fields import listed
+from svdtrain.config.generation import GenerateConfig
 from svdtrain.config.preparation import PrepareConfig
-from svdtrain.config.schema import CacheConfig, FitConfig, GenerateConfig, SourceConfig, TargetsConfig
+from svdtrain.config.schema import CacheConfig, FitConfig, SourceConfig, TargetsConfig
 from svdtrain.config.toolbox import ExportSettings, MergeConfig
 from svdtrain.foundation.errors import UsageError
 
@@ -50,13 +52,11 @@ def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
     ]
 
 
-def side_multiple(model: ModelConfig) -> int:
-    """What heights and widths are multiples of: eight-fold by the VAE and by the denoiser, less in the packaged model."""
-    return 64 if model.id else 16
-
-
 def _check_model(model: ModelConfig) -> None:
-    step = side_multiple(model)
+    step, frames = model.size_multiple, model.frame_multiple
+    if frames > 1 and model.frames % frames != 1:
+        near = f"{model.frames // frames * frames + 1} or {(model.frames // frames + 1) * frames + 1}"
+        raise UsageError(f"model.frames: {model.frames} is not {frames}k + 1", f"model.frames={near}")
     for name, size in (("height", model.height), ("width", model.width)):
         if size % step:
             near = f"{max(size // step, 1) * step} or {(size // step + 1) * step}"
@@ -103,17 +103,26 @@ def _check_streaming(data: DataConfig, model: ModelConfig) -> None:
 
 
 def _check_generate(config: GenerateConfig) -> None:
-    adapters = _listed(config.adapter)
+    adapters = listed(config.adapter)
     if not adapters and not config.base_only:
         raise UsageError("adapter: is not set", "adapter=RUN_OR_FILE, or base_only=true for the model alone")
+    if config.text_to_image and config.image:
+        raise UsageError("text_to_image: image is given, too, and a first frame is either drawn or read", "image=null")
+    if config.text_to_image and not config.prompt:
+        raise UsageError("prompt: is not set, and text_to_image draws what it says", "prompt=TEXT")
     if not config.image and not config.prompt:
-        raise UsageError(
-            "image: is not set", "image=PICTURE or a folder of pictures; prompt=TEXT for models that read text"
-        )
-    strengths = _listed(config.strength)
-    if len(strengths) not in (1, len(adapters)) and not config.base_only:
-        seen = f"strength: {len(strengths)} numbers for {len(adapters)} adapters"
-        raise UsageError(seen, "one for each, or one for all")
+        hint = "image=PICTURE or a folder of them; prompt=TEXT for models that read text, or with text_to_image=FOLDER"
+        raise UsageError("image: is not set", hint)
+    if not config.base_only:
+        _check_strengths("strength", listed(config.strength), len(adapters))
+    if config.image_adapter:
+        key, count = "image_adapter_strength", len(listed(config.image_adapter))
+        _check_strengths(key, listed(config.image_adapter_strength), count)
+
+
+def _check_strengths(key: str, strengths: list[float], adapters: int) -> None:
+    if len(strengths) not in (1, adapters):
+        raise UsageError(f"{key}: {len(strengths)} numbers for {adapters} adapters", "one for each, or one for all")
 
 
 def _check_prepare(config: PrepareConfig) -> None:
@@ -150,6 +159,11 @@ def _causes_generate(config: GenerateConfig) -> list[tuple[str, str]]:
     if config.base_only:
         names = ("adapter", "strength", "spatial_strength", "temporal_strength")
         causes += [(name, "base_only is true") for name in names]
+    if not config.text_to_image:
+        names = ("text_to_image_steps", "text_to_image_guidance", "image_adapter", "image_adapter_strength")
+        causes += [(name, "text_to_image is not set") for name in names]
+    elif not config.image_adapter:
+        causes += [("image_adapter_strength", "image_adapter is not set")]
     return causes
 
 
@@ -174,9 +188,3 @@ def _causes_model(model: ModelConfig) -> list[tuple[str, str]]:
     if not model.source:
         return []
     return [(key, "model.source names a local folder") for key in ("model.id", "model.revision")]
-
-
-def _listed(value: object) -> list[object]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]

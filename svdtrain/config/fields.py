@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Level = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+Item = TypeVar("Item")
+
 
 Part = Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")]
 """i/n: the i-th of n jobs of an array."""
@@ -26,6 +28,19 @@ def every_nth(part: str | None) -> slice:
     if number > parts:
         raise UsageError(f"part={part}: there is no part {number} of {parts}", f"part=1/{parts} to {parts}/{parts}")
     return slice(number - 1, None, parts)
+
+
+def listed(value: Item | list[Item] | None) -> list[Item]:
+    """None, one or several, as a list."""
+    if value is None:
+        return []
+    return [*value] if isinstance(value, list) else [value]
+
+
+def each_strength(strength: float | list[float], adapters: int) -> list[float]:
+    """One number for each adapter; the checks have seen to it that there is one, or one for all."""
+    numbers = listed(strength)
+    return numbers * adapters if len(numbers) == 1 else numbers[:adapters]
 
 
 class Strict(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from svdtrain.config.fields import Beta, Finite, Level, NoiseLevels, Part, Positive, Rate, Share, Strict
+from svdtrain.config.fields import Beta, Level, NoiseLevels, Part, Positive, Rate, Share, Strict
 from svdtrain.config.toolbox import ExportSettings
 
 
@@ -23,10 +23,18 @@ class ModelConfig(Strict):
     """A local diffusers folder instead of the Hub id."""
     variant: str | None = None
     """Weight file variant, for example fp16."""
+    motion_adapter: str | None = None
+    """For picture models that are to move: a folder, or a Hub id and its commit as ID@COMMIT."""
     licence: str
     frames: Annotated[int, Field(ge=2, le=512)]
     height: Annotated[int, Field(ge=16, le=8192)]
     width: Annotated[int, Field(ge=16, le=8192)]
+    size_multiple: Positive = 64
+    """What heights and widths are multiples of: how much the VAE and the denoiser shrink them."""
+    frame_multiple: Positive = 1
+    """Of frames after the first: with 4, there are 4k + 1 of them."""
+    fixed_size: bool = False
+    """The checkpoint knows this height and width alone."""
     fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)]
     data_fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None = None
     """The rate at which frames of training clips are taken; null: each clip's own. data.fps refers to it."""
@@ -39,8 +47,12 @@ class ModelConfig(Strict):
     """Noise that is one number for all pixels of a clip's channel, added in training."""
     condition_noise: NoiseLevels = NoiseLevels(mean=-3.0, std=0.5, minimum=1e-6, maximum=10.0)
     """Noise added to the condition image, in pixel units of [-1, 1]."""
+    image_dropout: Share = 0.0
+    """Of clips, whose picture (where the model also has its latent: its embedding) is dropped, besides condition dropout."""
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Of adapters of this model; adapter.rank refers to it."""
     learning_rate: Rate
-    """What a rank 16 adapter wants; recipes and optimizers refer to it."""
+    """What an adapter of that rank wants; recipes and optimizers refer to it."""
     max_steps: Positive
     """What a small adapter wants; recipes refer to it."""
     batch_size: Positive
@@ -71,6 +83,8 @@ class DataConfig(Strict):
     batch_size: Positive
     workers: Annotated[int, Field(ge=0, le=256)]
     horizontal_flip: bool
+    trigger: str = ""
+    """A word put before every caption, for models that read text; clips without a caption then have it alone."""
     cache: Literal["auto", "disk", "memory", "none"]
     """disk: encodings come from where `cache` has put them; memory: what was encoded is kept, up to 2 GiB; auto: disk where
     there is one of these very settings, else memory; none: every clip is encoded each time."""
@@ -209,34 +223,6 @@ class CacheConfig(FitConfig):
 
     part: Part | None
     """i/n: only every n-th shard from the i-th on, for array jobs and several GPUs."""
-
-
-class GenerateConfig(Strict):
-    """`python -m svdtrain generate`."""
-
-    model: ModelConfig
-    adapter: str | list[str] | None
-    """A run folder or an adapter file, or several."""
-    image: str | None
-    """A picture or a folder of pictures, for models that animate one."""
-    prompt: str | list[str] | None
-    """What to show, for models that read text; several make several videos."""
-    negative_prompt: str
-    out: str
-    """An mp4, or a folder when there are several videos."""
-    seed: int | list[int]
-    steps: Positive
-    fps: Annotated[int, Field(ge=1, le=240)]
-    motion_bucket_id: Annotated[int, Field(ge=0, le=255)]
-    noise_aug_strength: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
-    min_guidance: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
-    max_guidance: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
-    strength: Finite | list[Finite]
-    """1.0 as trained, 0.0 the base; one number per adapter, or one for all."""
-    spatial_strength: Finite | None
-    temporal_strength: Finite | None
-    base_only: bool
-    device: Literal["auto", "cpu", "cuda"]
 
 
 class InspectConfig(Strict):

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from svdtrain.config.fields import Finite, Positive, Strict
 
-Format = Literal["diffusers", "comfyui", "peft", "kohya"]
+Format = Literal["diffusers", "comfyui", "peft", "kohya", "motion_lora"]
 Dtype = Literal["fp32", "fp16", "bf16"]
 Metadata = Literal["minimal", "full", "none"]
 Keep = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -40,7 +40,8 @@ class WritingTool(Tool):
     out: str
     """A .safetensors file; for to=peft a folder. Nothing is overwritten."""
     to: Format | None
-    """null: the format of what it was made of; diffusers' where that is peft's, and out is one file."""
+    """null: the format of what it was made of; diffusers' where that is peft's, and out is one file. motion_lora holds the
+    attention of motion modules alone."""
     dtype: Dtype | None
     """null: of what it was made of, where nothing is computed; else fp32."""
     metadata: Metadata
@@ -155,7 +156,8 @@ class ExportSettings(Told):
     adapter: str
     """A run folder or an adapter file."""
     to: Annotated[list[Format | Literal["merged"]], Field(min_length=1)]
-    """One or several; merged: a whole diffusers pipeline, the adapter in its weights."""
+    """One or several; motion_lora: the attention of motion modules alone; merged: a whole diffusers pipeline, the adapter in
+    its weights."""
     dtype: Dtype
     """Of the weights that are written; fp16 keeps 11 bits and is as small as bf16, which keeps 8 and has more range."""
     out: str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -119,6 +120,13 @@ class Clip:
             message = f"the caption of {self.name} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
             raise DataError(message, "write the .txt again as UTF-8") from error
 
+    def told(self, trigger: str) -> str:
+        """The caption with the trigger word before it. DataError where there is neither."""
+        if told := begun_with(trigger, self.read_caption()):
+            return told
+        message = f"{self.name} has no caption, and the model is told what to show"
+        raise DataError(message, "a.txt beside a.mp4, and prepare again; or data.trigger=WORD for all", "no_caption")
+
     def _read(self, place: Place) -> bytes:
         try:
             with self.shard.open() as file:
@@ -132,3 +140,9 @@ class Clip:
                 "the shard was changed after the run started; start again",
             )
         return data
+
+
+def begun_with(trigger: str, caption: str) -> str:
+    """The caption with the trigger word before it, once; the word alone where there is no caption."""
+    begun = re.match(re.escape(trigger) + r"(?!\w)", caption)
+    return caption if not trigger or begun else f"{trigger} {caption}".strip()

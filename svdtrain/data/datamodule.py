@@ -56,8 +56,10 @@ class ClipDataModule(pl.LightningDataModule):
         shuffle_shards: int = 16,
         buckets: bool = False,
         multiple: int = 1,
+        frame_multiple: int = 1,
         stills: bool = False,
         captions: bool = False,
+        trigger: str = "",
         bad: BadSamplePolicy | None = None,
         batches_per_step: int = 1,
         verify: bool = False,
@@ -69,15 +71,17 @@ class ClipDataModule(pl.LightningDataModule):
         """batch_size clips per rank; fps None: each clip's own; motion_bucket None: what each clip's metadata says.
 
         max_batches: how many batches a run hands out in all, before and after resuming. buckets: each clip at the size
-        that preparation assigned (sides multiples of `multiple`) instead of height x width x frames. stills: pictures
+        that preparation assigned (sides multiples of `multiple`) instead of height x width x frames. captions: read, with
+        `trigger` before each. stills: pictures
         are clips too, always where frames is 1. verify: compare the hash of every shard that a manifest lists. deadline:
         clips that no index has verified are decoded in child processes, for at most so many seconds; None: in this one.
         """
         super().__init__()
         self.source, self.seed, self.horizontal_flip = source, seed, horizontal_flip
-        self.sampling = Sampling(frames, height, width, fps, motion_bucket, captions, windows)
+        self.sampling = Sampling(frames, height, width, fps, motion_bucket, captions, trigger, windows)
         self.batch_size, self.workers, self.max_batches = batch_size, workers, max_batches
-        self.shuffle_shards, self.buckets, self.multiple = shuffle_shards, buckets, multiple
+        self.shuffle_shards, self.buckets = shuffle_shards, buckets
+        self.multiples = {"multiple": multiple, "frame_multiple": frame_multiple}
         self.stills, self.verify, self.allow_change, self.cache = stills or frames == 1, verify, allow_change, cache
         self.bad_samples = BadSamples(bad or BadSamplePolicy())
         self.batches_per_step = batches_per_step
@@ -94,7 +98,7 @@ class ClipDataModule(pl.LightningDataModule):
     def stream(self) -> ClipStream:
         """The training clips by slot."""
         clips = self.manifest.train
-        lanes = lanes_of(clips, self.sampling, buckets=self.buckets, multiple=self.multiple)
+        lanes = lanes_of(clips, self.sampling, buckets=self.buckets, **self.multiples)
         return ClipStream(
             clips,
             lanes,
@@ -266,6 +270,8 @@ class ClipDataModule(pl.LightningDataModule):
             if clip.still or not (clip.known or clip.shard.path.is_file()):
                 continue  # nothing is fetched only to be looked at
             try:
+                if sampling.captions:
+                    clip.told(sampling.trigger)
                 info = look_at(clip, b"" if clip.known else clip.read(), child)
                 choose_times(info, sampling.frames, sampling.fps, 0.0, clip.name)
             except DataError as error:

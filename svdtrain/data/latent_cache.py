@@ -51,12 +51,14 @@ class CacheRecipe:
     """Mirrored clips are encoded as well: a mirrored latent is not the latent of the mirrored clip."""
     captions: bool
     dtype: str
+    trigger: str = ""
+    """Before every caption."""
     format: int = 1
 
     def entry_id(self, clip: Clip, *, flip: bool) -> str:
         """sha256 over this recipe and the clip: by its own sha256, or else its place in a shard as it was last changed."""
         content = clip.sha256 or [clip.shard.label, clip.shard.changed(), clip.key, clip.offset, clip.size]
-        bucket, caption = clip.bucket if self.buckets else None, clip.read_caption() if self.captions else ""
+        bucket, caption = clip.bucket if self.buckets else None, clip.told(self.trigger) if self.captions else ""
         what = [asdict(self), content, bucket, caption, flip]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 

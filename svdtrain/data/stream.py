@@ -109,7 +109,7 @@ def _item(
         motion_bucket=own_bucket if sampling.motion_bucket is None else sampling.motion_bucket,
         key=f"{clip.key}@start={start:.4f},flip={flip:d}",
         position=position,
-        caption=clip.read_caption() if sampling.captions else "",
+        caption=clip.told(sampling.trigger) if sampling.captions else "",
     )
 
 

@@ -65,7 +65,7 @@ def load_whole(clip: Clip, sampling: Sampling, *, flip: bool = False, child: Dec
         rows_KT=torch.tensor([[place[index] for index in window.indices] for window in windows]),
         starts_K=torch.tensor([window.start for window in windows], dtype=torch.float64),
         fps=windows[0].fps,
-        caption=clip.read_caption() if sampling.captions else "",
+        caption=clip.told(sampling.trigger) if sampling.captions else "",
     )
 
 

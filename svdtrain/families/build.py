@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
@@ -13,27 +14,28 @@ from svdtrain.foundation.errors import ModelError, nearest
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from svdtrain.config.schema import ModelConfig, NoiseLevels
     from svdtrain.families.protocol import ModelFamily
 
 
 def build_weights(model: ModelConfig) -> Weights:
     """The local folder, the Hub id, or the package's own base."""
+    parts = {"motion_adapter": _part(model.motion_adapter)} if model.motion_adapter else {}
     if model.source or model.id is None:
         place = model.source or str(packaged("assets") / model.name)
-        return Weights(place, variant=model.variant)
-    return Weights(model.id, model.revision, model.variant, is_hub=True)
+        return Weights(place, variant=model.variant, parts=parts)
+    return Weights(model.id, model.revision, model.variant, is_hub=True, parts=parts)
 
 
 def build_family(model: ModelConfig) -> ModelFamily:
-    """The model with its weights, on the CPU in fp32."""
-    return load_family(
+    """The model with its weights, on the CPU in fp32. UsageError for a size that its checkpoint cannot do."""
+    family = load_family(
         model.family,
         weights=build_weights(model),
         noise=Noise(_levels(model.noise_levels), _levels(model.condition_noise), model.offset_noise),
     )
+    family.fits(model.frames, model.height, model.width)
+    return family
 
 
 def family_of_folder(folder: Path) -> ModelFamily:
@@ -52,6 +54,14 @@ def family_of_folder(folder: Path) -> ModelFamily:
         raise ModelError(f"base={folder}: a {name}, which no family samples", nearest(name, known))
     any_levels = LogNormalLevels(0.0, 1.0, 0.002, 700.0)
     return load_family(known[name], weights=Weights(str(folder)), noise=Noise(any_levels, any_levels))
+
+
+def _part(place: str) -> Weights:
+    """A folder, or ID@COMMIT."""
+    if Path(place).is_dir():
+        return Weights(place)
+    name, _, revision = place.partition("@")
+    return Weights(name, revision or None, is_hub=True)
 
 
 def _levels(levels: NoiseLevels) -> LogNormalLevels:

@@ -9,7 +9,7 @@ import torch
 from svdtrain.types import LatentPosterior
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from svdtrain.types import EncodedClips
 
@@ -33,6 +33,11 @@ def scaled_posterior(vae: Any, encoded: EncodedClips) -> LatentPosterior:  # noq
     """The posterior times the VAE's scaling factor."""
     scale = vae.config["scaling_factor"]
     return LatentPosterior(encoded.mean_BTCHW * scale, torch.exp(0.5 * encoded.logvar_BTCHW) * scale)
+
+
+def image_encoder_of(vae: Any) -> dict[str, nn.Module]:  # noqa: ANN401
+    """What of an image VAE encodes."""
+    return {"vae": vae.encoder, "quant": vae.quant_conv}
 
 
 def full_precision(device: torch.device) -> torch.autocast:

@@ -28,15 +28,18 @@ class FamilySpec:
     architecture: str
     """Its name in ModelSpec (https://github.com/Stability-AI/ModelSpec)."""
     pipeline_class: str
-    """The stock diffusers pipeline that samples it."""
+    """The stock diffusers pipeline that samples it, and whose folders it loads."""
     targets: Mapping[str, Mapping[str, str]]
-    """Adapter presets: modules -> half (spatial, temporal) -> regular expression over full module names."""
+    """Adapter presets: modules -> half -> regular expression over full module names. Halves are spatial and temporal; a
+    network whose attention is over both at once has one, called spatial."""
     repeated_blocks: tuple[str, ...]
     """Class names of the denoiser's blocks that gradient checkpointing recomputes."""
     needs_image: bool
     needs_text: bool
     frames_alone: bool
     """The VAE encodes each frame by itself, so that windows of a clip share latents."""
+    also_loads: tuple[str, ...] = ()
+    """Other pipelines whose folders hold what it needs."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,14 @@ class ModelFamily(Protocol):
 
     def rest(self) -> None:
         """Leave to the CPU's memory, from now on, what neither `encode_conditions` nor `denoise` uses; `sample` fetches it."""
+        ...
+
+    def fits(self, frames: int, height: int, width: int) -> None:
+        """Raise UsageError for a size that this checkpoint cannot do."""
+        ...
+
+    def unread(self, prompt: str) -> str:
+        """The end of a prompt that the text encoder does not read; empty where it reads all, or there is none."""
         ...
 
     def encode_clips(self, clips: ClipBatch) -> EncodedClips:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from svdtrain.foundation.errors import UsageError, nearest
+from svdtrain.families.weights import pipeline_of
+from svdtrain.foundation.errors import ModelError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from svdtrain.families.protocol import FamilySpec, ModelFamily
+    from svdtrain.families.protocol import FamilySpec, ModelFamily, Noise
+    from svdtrain.families.weights import Weights
 
 FAMILIES: dict[str, tuple[str, str]] = {
     "svd": ("svdtrain.families.svd", "SVDFamily"),
     "unet3d": ("svdtrain.families.unet3d", "UNet3DFamily"),
+    "animatediff": ("svdtrain.families.animatediff", "AnimateDiffFamily"),
+    "i2vgen_xl": ("svdtrain.families.i2vgen_xl", "I2VGenXLFamily"),
+    "cogvideox": ("svdtrain.families.cogvideox", "CogVideoXFamily"),
+    "cogvideox_image": ("svdtrain.families.cogvideox", "CogVideoXImageFamily"),
 }
 
 
@@ -24,9 +30,15 @@ def family_class(name: str) -> Any:  # noqa: ANN401  (each family's class has it
     return getattr(import_module(module), attribute)
 
 
-def load_family(name: str, **options: Any) -> ModelFamily:  # noqa: ANN401
-    """Load a model of a family; the options are those of its `load`."""
-    return family_class(name).load(**options)
+def load_family(name: str, weights: Weights, noise: Noise) -> ModelFamily:
+    """Load a model of a family. ModelError for a folder that its own index calls the pipeline of another."""
+    kind, found = family_class(name), pipeline_of(weights)
+    wanted = (kind.spec.pipeline_class, *kind.spec.also_loads)
+    if found not in (None, *wanted):
+        others = [other for other in FAMILIES if spec_of(other).pipeline_class == found]
+        mend = f"a model= of the family {others[0]}" if others else f"a folder of {' or '.join(wanted)}"
+        raise ModelError(f"{weights} holds a {found}, and model.family={name} loads {' or '.join(wanted)}", mend)
+    return kind.load(weights=weights, noise=noise)
 
 
 def spec_of(name: str) -> FamilySpec:

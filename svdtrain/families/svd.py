@@ -13,23 +13,22 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
-from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from svdtrain.diffusion.noise_levels import LogNormalLevels
 from svdtrain.diffusion.objective import ContinuousVPrediction
-from svdtrain.families.frames import encode_frames, full_precision, scaled_posterior
-from svdtrain.families.protocol import FamilySpec, Noise, Request
+from svdtrain.families.frames import encode_frames, full_precision, image_encoder_of, scaled_posterior
+from svdtrain.families.loaded import LoadedModel, in_full
+from svdtrain.families.protocol import FamilySpec
 from svdtrain.families.weights import Weights, load_part
-from svdtrain.types import ClipBatch, EncodedClips, LatentPosterior, NoisyLatents
+from svdtrain.types import EncodedClips
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from torch import Tensor, nn
 
-    import numpy as np
-    from torch import Tensor
-
+    from svdtrain.diffusion.noise_levels import LogNormalLevels
+    from svdtrain.families.protocol import Noise, Request
     from svdtrain.foundation.seeding import Draws
+    from svdtrain.types import ClipBatch, LatentPosterior, NoisyLatents
 
 # attn2 attends to one token, its softmax is 1 whatever q and k say: adapters on them would only random-walk.
 _ATTENTION = r"(attn1\.(to_q|to_k|to_v|to_out\.0)|attn2\.(to_v|to_out\.0))"
@@ -76,24 +75,32 @@ class SVDConditions:
             image_embeddings_BLD=self.image_embeddings_BLD * keep_B[:, None, None],
         )
 
+    def without_image(self, drop_B: Tensor) -> SVDConditions:
+        """Zeros for the CLIP embedding alone: the image that is left says the layout, not the meaning."""
+        keep_B = (~drop_B).to(self.image_embeddings_BLD)
+        return replace(self, image_embeddings_BLD=self.image_embeddings_BLD * keep_B[:, None, None])
 
-@dataclass
-class SVDFamily:
-    """The parts of one SVD checkpoint. The VAE and the image encoder stay frozen and in fp32."""
 
-    denoiser: UNetSpatioTemporalConditionModel
-    vae: AutoencoderKLTemporalDecoder
-    image_encoder: CLIPVisionModelWithProjection
-    scheduler: EulerDiscreteScheduler
-    feature_extractor: CLIPImageProcessor
-    objective: ContinuousVPrediction
-    condition_noise: LogNormalLevels
-    spec: FamilySpec = SPEC
-    resting: bool = False
+class SVDFamily(LoadedModel):
+    """The parts of one SVD checkpoint."""
 
-    def __post_init__(self) -> None:
-        self.vae.requires_grad_(False).eval()
-        self.image_encoder.requires_grad_(False).eval()
+    spec = SPEC
+
+    def __init__(
+        self,
+        denoiser: UNetSpatioTemporalConditionModel,
+        vae: AutoencoderKLTemporalDecoder,
+        image_encoder: CLIPVisionModelWithProjection,
+        scheduler: EulerDiscreteScheduler,
+        feature_extractor: CLIPImageProcessor,
+        objective: ContinuousVPrediction,
+        condition_noise: LogNormalLevels,
+    ) -> None:
+        self.denoiser, self.vae, self.image_encoder = denoiser, vae, image_encoder
+        self.scheduler, self.feature_extractor = scheduler, feature_extractor
+        self.objective, self.condition_noise = objective, condition_noise
+        for part in self.frozen().values():
+            part.requires_grad_(False).eval()
 
     @classmethod
     def load(cls, weights: Weights, noise: Noise) -> SVDFamily:
@@ -110,21 +117,17 @@ class SVDFamily:
             condition_noise=noise.condition,
         )
 
-    def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
-        """Move all parts; only the denoiser may leave fp32 (the VAE overflows in fp16)."""
-        parts: list[tuple[nn.Module, torch.dtype]] = [(self.denoiser, denoiser_dtype)]
-        parts += [(self.vae, torch.float32), (self.image_encoder, torch.float32)]
-        for part, dtype in parts:
-            nn.Module.to(part, device=device, dtype=dtype)
+    def frozen(self) -> dict[str, nn.Module]:
+        """VAE and CLIP."""
+        return {"vae": self.vae, "image_encoder": self.image_encoder}
+
+    def idle(self) -> list[nn.Module]:
+        """CLIP and the VAE's decoder: of Stable Video Diffusion 2.8 GB in fp32."""
+        return [self.vae.decoder, self.image_encoder]
 
     def encoders(self) -> dict[str, nn.Module]:
         """The VAE's encoder, and CLIP."""
-        return {"vae": self.vae.encoder, "quant": self.vae.quant_conv, "image_encoder": self.image_encoder}
-
-    def rest(self) -> None:
-        """CLIP and the VAE's decoder: of Stable Video Diffusion 2.8 GB in fp32."""
-        self.resting = True
-        self._move_resting("cpu")
+        return image_encoder_of(self.vae) | {"image_encoder": self.image_encoder}
 
     @torch.no_grad()
     def encode_clips(self, clips: ClipBatch) -> EncodedClips:
@@ -162,15 +165,14 @@ class SVDFamily:
         """The UNet's v prediction; the timestep stays fp32 (bf16 would turn sigma 700 into 708)."""
         frames = noisy.input_BTCHW.shape[1]
         image_BTCHW = conditions.image_latents_BCHW[:, None].expand(-1, frames, -1, -1, -1)
-        dtype = self.denoiser.dtype
         prediction_BTCHW = self.denoiser(
-            torch.cat([noisy.input_BTCHW, image_BTCHW], dim=2).to(dtype),
+            torch.cat([noisy.input_BTCHW, image_BTCHW], dim=2).to(self.dtype),
             noisy.timestep_B,
-            conditions.image_embeddings_BLD.to(dtype),
+            conditions.image_embeddings_BLD.to(self.dtype),
             conditions.time_ids_BD,
             return_dict=False,
         )[0]
-        return prediction_BTCHW if prediction_BTCHW.dtype == torch.float64 else prediction_BTCHW.float()
+        return in_full(prediction_BTCHW)
 
     def pipeline(self) -> StableVideoDiffusionPipeline:
         """The stock pipeline around these modules."""
@@ -178,39 +180,21 @@ class SVDFamily:
             self.vae, self.image_encoder, self.denoiser, self.scheduler, self.feature_extractor
         )
 
-    @torch.no_grad()
-    def sample(self, requests: Sequence[Request]) -> list[np.ndarray]:
-        """One video per request by the stock pipeline, one after the other."""
-        if self.resting:
-            self._move_resting(self.vae.device)
-        pipeline = self.pipeline()
-        pipeline.set_progress_bar_config(disable=True)
-        videos = []
-        for request in requests:
-            assert request.image is not None
-            with torch.autocast(
-                self.vae.device.type, self.denoiser.dtype, enabled=self.denoiser.dtype != torch.float32
-            ):
-                result: Any = pipeline(
-                    request.image,
-                    height=request.height,
-                    width=request.width,
-                    num_frames=request.frames,
-                    num_inference_steps=request.steps,
-                    fps=request.fps,
-                    motion_bucket_id=request.motion_bucket_id,
-                    noise_aug_strength=request.noise_aug_strength,
-                    min_guidance_scale=request.min_guidance,
-                    max_guidance_scale=request.max_guidance,
-                    decode_chunk_size=min(request.frames, 8),
-                    generator=torch.Generator().manual_seed(request.seed),
-                    output_type="np",
-                )
-            videos.append((result.frames[0] * 255).round().astype("uint8"))
-        if self.resting:
-            self.rest()
-        return videos
-
-    def _move_resting(self, device: torch.device | str) -> None:
-        for part in (self.vae.decoder, self.image_encoder):
-            nn.Module.to(part, device)
+    def answer(self, pipeline: Any, request: Request) -> Any:  # noqa: ANN401
+        """The pipeline's call; guidance rises from frame to frame."""
+        assert request.image is not None
+        return pipeline(
+            request.image,
+            height=request.height,
+            width=request.width,
+            num_frames=request.frames,
+            num_inference_steps=request.steps,
+            fps=request.fps,
+            motion_bucket_id=request.motion_bucket_id,
+            noise_aug_strength=request.noise_aug_strength,
+            min_guidance_scale=request.min_guidance,
+            max_guidance_scale=request.max_guidance,
+            decode_chunk_size=min(request.frames, 8),
+            generator=torch.Generator().manual_seed(request.seed),
+            output_type="np",
+        )

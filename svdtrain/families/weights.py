@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import ModelMixin
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from svdtrain.foundation.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Weights:
     revision: str | None = None
     variant: str | None = None
     is_hub: bool = False
+    parts: Mapping[str, Weights] = field(default_factory=dict[str, "Weights"])
+    """What is loaded from elsewhere: the folder of the part itself."""
 
     def __str__(self) -> str:
         if not self.is_hub:
@@ -31,32 +37,56 @@ class Weights:
         return f"{self.place} at revision {self.revision or 'main'}"
 
 
-def load_part(kind: type[Any], weights: Weights, part: str) -> Any:  # noqa: ANN401
-    """Load one sub-folder of a diffusers model. Raises ModelError: what was looked for, where, and how to get it."""
-    folder = Path(weights.place) / part
-    if not weights.is_hub and not folder.is_dir():
-        where = "there is no such folder" if not Path(weights.place).is_dir() else f"it has no folder '{part}'"
-        hint = (
-            "model.source=FOLDER wants a diffusers folder with unet, vae, image_encoder, scheduler, feature_extractor"
-        )
-        raise ModelError(f"model.source={weights.place}: {where}", hint)
+def load_part(kind: type[Any], weights: Weights, part: str, **changes: Any) -> Any:  # noqa: ANN401
+    """Load one sub-folder of a diffusers model, or what model.parts names in its stead; `changes`: of its config.
+
+    Raises ModelError: what was looked for, where, and how to get it.
+    """
+    place, inside = weights.parts.get(part, weights), None if part in weights.parts else part
+    folder = Path(place.place) / (inside or "")
+    if not place.is_hub and not folder.is_dir():
+        where = "there is no such folder" if not Path(place.place).is_dir() else f"it has no folder '{part}'"
+        hint = "model.source=FOLDER wants a whole diffusers folder"
+        raise ModelError(f"model.source={place.place}: {where}", hint)
     transformers_logging.disable_progress_bar()
-    options: dict[str, Any] = {"subfolder": part, "local_files_only": True}
-    if weights.is_hub:
-        options["revision"] = weights.revision
+    options: dict[str, Any] = {"local_files_only": True} | ({"subfolder": inside} if inside else {}) | changes
+    if place.is_hub:
+        options["revision"] = place.revision
     if issubclass(kind, ModelMixin | PreTrainedModel):
-        options |= {"use_safetensors": True, "variant": weights.variant, "torch_dtype": torch.float32}
+        options |= {"use_safetensors": True, "variant": place.variant, "torch_dtype": torch.float32}
     try:
-        return kind.from_pretrained(weights.place, **options)
+        return kind.from_pretrained(place.place, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
-        if weights.is_hub:
-            revision = f" --revision {weights.revision}" if weights.revision else ""
+        if place.is_hub:
+            revision = f" --revision {place.revision}" if place.revision else ""
             raise ModelError(
-                f"{part} of {weights} is not in the Hub cache {constants.HF_HUB_CACHE} ({reason})",
-                f"fetch it once with: hf download {weights.place}{revision}; or give a folder: model.source=FOLDER",
+                f"{part} of {place} is not in the Hub cache {constants.HF_HUB_CACHE} ({reason})",
+                f"fetch it once with: hf download {place.place}{revision}; or give a folder: model.source=FOLDER",
             ) from error
         raise ModelError(
-            f"model.source={weights.place}: '{part}' cannot be loaded as {kind.__name__}: {reason}",
+            f"model.source={place.place}: '{part}' cannot be loaded as {kind.__name__}: {reason}",
             "only safetensors weights in the diffusers layout are read; with variant files set model.variant=fp16",
         ) from error
+
+
+def pipeline_of(weights: Weights) -> str | None:
+    """The pipeline that a model's index names; None where there is no index to read."""
+    return _read(weights, "model_index.json").get("_class_name")
+
+
+def class_of(weights: Weights, part: str) -> str | None:
+    """The class that a part was saved as, by the model's index."""
+    named = _read(weights, "model_index.json").get(part)
+    return named[1] if isinstance(named, list) and len(named) == 2 else None
+
+
+def _read(weights: Weights, name: str) -> dict[str, Any]:
+    path: Any = Path(weights.place) / name
+    if weights.is_hub:
+        path = try_to_load_from_cache(weights.place, name, revision=weights.revision)
+    try:
+        found = json.loads(Path(path).read_text()) if isinstance(path, str | Path) else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -32,6 +32,11 @@ def read_image(path: Path, height: int, width: int) -> Image.Image:
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
         raise DataError(f"image={path}: {reason}", f"wanted: a readable {', '.join(SUFFIXES)} file") from error
+    return fitted(picture, height, width)
+
+
+def fitted(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """Scaled to cover height x width and cropped at the centre."""
     if picture.size == (width, height):
         return picture
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)

@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import os
-import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from svdtrain.data.clip import begun_with
 from svdtrain.foundation.errors import DataError
 from svdtrain.preparation.records import is_hidden, kind_of, plain
 
@@ -58,9 +58,7 @@ def read_captions(folder: Path, refused: list[tuple[Path, DataError]] | None = N
 
 def edit(caption: str, trigger: str, find: str, replace: str) -> str:
     """The caption with each `find` replaced (none where it is empty), and the trigger word before it, once."""
-    text = caption.replace(find, replace).strip() if find else caption
-    begun = re.match(re.escape(trigger) + r"(?!\w)", text)
-    return text if not trigger or begun else f"{trigger} {text}".strip()
+    return begun_with(trigger, caption.replace(find, replace).strip() if find else caption)
 
 
 def _captions_in(path: Path, media: list[Path], refused: list[tuple[Path, DataError]] | None) -> Iterator[Found]:

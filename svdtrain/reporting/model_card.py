@@ -18,13 +18,21 @@ from svdtrain.reporting.licences import LICENCE_TO_FILL_IN, UNKNOWN, Licence
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DIFFUSERS, COMFYUI, PEFT, KOHYA, MERGED = "diffusers", "comfyui", "peft", "kohya", "merged"
+DIFFUSERS, COMFYUI, PEFT, KOHYA, MOTION_LORA, MERGED = (
+    "diffusers",
+    "comfyui",
+    "peft",
+    "kohya",
+    "motion_lora",
+    "merged",
+)
 """What CardFacts.files may hold."""
 READERS = {
     DIFFUSERS: "svdtrain, diffusers",
     COMFYUI: "ComfyUI",
     PEFT: "svdtrain, peft",
     KOHYA: "kohya's tools, svdtrain",
+    MOTION_LORA: "AnimateDiff's extensions of ComfyUI and the web UI, svdtrain",
     MERGED: "diffusers: a whole pipeline with the adapter in its weights",
 }
 MOTION_BUCKET = "motion bucket"
@@ -71,7 +79,7 @@ class CardFacts:
     component: str
     """The pipeline's part that was trained: unet, transformer."""
     files: Mapping[str, str]
-    """Format (DIFFUSERS, COMFYUI, PEFT, KOHYA, MERGED) -> path in the repository."""
+    """Format (a key of READERS) -> path in the repository."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """How it is used: frames, size, fps, MOTION_BUCKET, range of strength …"""
     training: Mapping[str, str] = field(default_factory=dict)
@@ -150,7 +158,9 @@ def _loading(facts: CardFacts) -> str:
     if not _is_adapter(facts):
         lines = _pipeline(facts.pipeline_class, f"THIS_REPOSITORY/{facts.files[MERGED]}".removesuffix("/."))
         return f"## Use it\n\n{_python(lines)}"
-    name = next((facts.files[kind] for kind in (DIFFUSERS, PEFT, KOHYA, COMFYUI) if kind in facts.files), "")
+    name = next(
+        (facts.files[kind] for kind in (DIFFUSERS, PEFT, KOHYA, COMFYUI, MOTION_LORA) if kind in facts.files), ""
+    )
     note = "" if facts.base else f"  # {_public(facts.base_name)}"
     lines = _pipeline(facts.pipeline_class, facts.base or "FOLDER_OF_THE_BASE", note)
     short = f'import svdtrain\n\nsvdtrain.load_adapter(pipe, "{name}", strength=1.0)\n'

@@ -10,7 +10,6 @@ from PIL import Image
 
 from svdtrain.adapters.inject import inject
 from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
-from svdtrain.config.checks import side_multiple
 from svdtrain.config.schema import SourceConfig
 from svdtrain.data.bad_samples import BadSamplePolicy
 from svdtrain.data.datamodule import ClipDataModule
@@ -65,7 +64,8 @@ def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int,
         max_batches=steps * accumulate,
         shuffle_shards=data.shuffle_shards,
         buckets=data.buckets,
-        multiple=side_multiple(model),
+        multiple=model.size_multiple,
+        frame_multiple=model.frame_multiple,
         stills=data.stills,
         bad=BadSamplePolicy(data.on_bad_sample == "skip", data.max_bad_fraction),
         batches_per_step=accumulate,
@@ -75,6 +75,7 @@ def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int,
         deadline=data.decode_deadline,
         windows=data.windows,
         captions=spec_of(model.family).needs_text,
+        trigger=data.trigger,
     )
 
 
@@ -82,10 +83,10 @@ def adapter_spec(config: FitConfig, spec: FamilySpec) -> AdapterSpec:
     """The halves that are adapted, by the family's presets or the user's own pattern."""
     adapter = config.adapter
     settings = {"spatial": adapter.spatial, "temporal": adapter.temporal}
-    halves = ("spatial", "temporal") if adapter.targets == "both" else (adapter.targets,)
+    patterns = spec.targets[adapter.modules]
+    halves = _halves(config, spec)
     if adapter.pattern is not None:
         halves = halves[:1]
-    patterns = spec.targets[adapter.modules]
     return AdapterSpec(
         kind=adapter.kind,
         blocks=tuple(adapter.blocks or ()),
@@ -100,6 +101,13 @@ def adapter_spec(config: FitConfig, spec: FamilySpec) -> AdapterSpec:
             for half in halves
         },
     )
+
+
+def _halves(config: FitConfig, spec: FamilySpec) -> tuple[str, ...]:
+    """The halves that are adapted; a network that has one only is adapted whole."""
+    there = tuple(spec.targets[config.adapter.modules])
+    wanted = there if config.adapter.targets == "both" else (config.adapter.targets,)
+    return wanted if set(wanted) <= set(there) else there
 
 
 def _motion_range(config: FitConfig, data: ClipDataModule) -> str:
@@ -140,6 +148,7 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         seed=config.seed,
         clips_per_step=config.data.batch_size * config.trainer.accumulate * config.trainer.devices,
         condition_dropout=config.trainer.condition_dropout,
+        image_dropout=config.model.image_dropout,
         cache=EncodingCache() if config.data.cache in ("auto", "memory") and config.data.order == "exact" else None,
         denoiser_dtype=DTYPES[precision],
     )
@@ -197,7 +206,7 @@ def to_frames(pixels_TCHW: Tensor) -> np.ndarray:
 def adapter_info(config: FitConfig, base_fingerprint: str, version: str, data: ClipDataModule) -> AdapterInfo:
     """The header of the adapter's file, but for its step and results. What is private in it stays in the run."""
     adapter = config.adapter
-    halves = ("spatial", "temporal") if adapter.targets == "both" else (adapter.targets,)
+    halves = _halves(config, spec_of(config.model.family))
     if config.data.source is None:
         raise UsageError("data.source is not set", "data.source=FOLDER")
     return AdapterInfo(

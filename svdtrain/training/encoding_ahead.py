@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64
 """Windows whose first frames are encoded together."""
-LASTING = {"damaged", "too_short", "low_fps", "no_media", "too_large"}
+LASTING = {"damaged", "too_short", "low_fps", "no_media", "too_large", "no_caption"}
 """Reasons that say something of the clip, and not of the moment (a server, a disk, a machine under load)."""
 
 

@@ -49,6 +49,7 @@ def recipe_of(config: FitConfig, family: ModelFamily) -> CacheRecipe:
         windows=data.windows,
         flip=data.horizontal_flip,
         captions=family.spec.needs_text,
+        trigger=data.trigger if family.spec.needs_text else "",
         dtype=data.cache_dtype,
     )
 

@@ -41,6 +41,7 @@ class FineTuning(pl.LightningModule):
         seed: int,
         clips_per_step: int,
         condition_dropout: float,
+        image_dropout: float,
         cache: EncodingCache | None,
         denoiser_dtype: torch.dtype,
     ) -> None:
@@ -51,7 +52,7 @@ class FineTuning(pl.LightningModule):
         self.halves = halves
         self.seed = seed
         self.clips_per_step = clips_per_step
-        self.condition_dropout = condition_dropout
+        self.condition_dropout, self.image_dropout = condition_dropout, image_dropout
         self.cache = cache
         self.denoiser_dtype = denoiser_dtype
         self.encoded_ahead = False
@@ -73,6 +74,8 @@ class FineTuning(pl.LightningModule):
         sigma_B = self.family.objective.levels(draws.stratified("noise level"))
         noisy = self.family.objective.corrupt(latents_BTCHW, noise_BTCHW, sigma_B)
         conditions = conditions.dropped(draws.uniform("condition dropout") < self.condition_dropout)
+        if self.image_dropout:
+            conditions = conditions.without_image(draws.uniform("image dropout") < self.image_dropout)
         with self.timed("denoise"):
             prediction_BTCHW = self.family.denoise(noisy, conditions)
         loss_B = mean_error_per_clip(prediction_BTCHW, noisy.target_BTCHW) * noisy.weight_B
@@ -117,9 +120,9 @@ class FineTuning(pl.LightningModule):
         if not self.losses:
             return {}
         rows = {"loss": sum(loss for _, loss in self.losses) / len(self.losses)}
-        edges = (0.0, *LEVEL_EDGES, float("inf"))
+        edges = (0.0, *LEVEL_EDGES, math.inf)
         for low, high in zip(edges, edges[1:], strict=False):
-            within = [loss for sigma, loss in self.losses if low <= sigma < high]
+            within = [loss for sigma, loss in self.losses if low <= sigma < high or sigma == high == math.inf]
             if within:
                 rows[f"loss_sigma_below_{high:g}"] = sum(within) / len(within)
                 rows[f"share_sigma_below_{high:g}"] = len(within) / len(self.losses)

@@ -30,8 +30,14 @@ REFUSED = {
     (formats.COMFYUI, "dora"): "programs disagree",
     (formats.KOHYA, "dora"): "programs disagree",
     (formats.DIFFUSERS, "loha"): "diffusers reads no LoHa",
+    (formats.MOTION_LORA, "dora"): "programs read no DoRA",
+    (formats.MOTION_LORA, "loha"): "programs read no LoHa",
+    (formats.MOTION_LORA, "lokr"): "programs read no LoKr",
+    **{(formats.COMFYUI, name): "ComfyUI has no model" for name in DENOISERS if not DENOISERS[name].comfyui},
+    **{(formats.MOTION_LORA, name): "has no motion modules" for name in ("svd", "unet3d", "i2vgen_xl", "cogvideox")},
+    (formats.MOTION_LORA, "animatediff"): "is no attention of a motion module",
 }
-"""(format, kind) -> why there is no such file."""
+"""(format, kind or denoiser) -> why there is no such file."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,6 @@ def error(denoiser: nn.Module, name: str, case: Trained) -> float:
     return float((output_of(denoiser.double(), name) - case.exact).abs().max() / case.exact.abs().max())
 
 
-def native(name: str) -> bool:
-    return DENOISERS[name].comfyui
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", DENOISERS)
 class TestKind:
@@ -102,10 +104,7 @@ class TestKind:
         case = trained(name, kind)
         layout = layout_of(make(name))
         file = read_adapter(case.folder, layout)
-        refusal = REFUSED.get((to, kind)) or (
-            "ComfyUI has no model" if to == formats.COMFYUI and not native(name) else ""
-        )
-        if refusal:
+        if refusal := REFUSED.get((to, kind)) or REFUSED.get((to, name)):
             with pytest.raises(ModelError, match=refusal):
                 write_adapter(tmp_path / "a.safetensors", file, to, "fp32")
             assert list(tmp_path.iterdir()) == []
@@ -114,7 +113,7 @@ class TestKind:
         ours = make(name)
         svdtrain.load_adapter(ours, path)
         assert error(ours, name, case) < 1e-6
-        if to != formats.KOHYA or native(name):
+        if to != formats.KOHYA or DENOISERS[name].comfyui:
             theirs = make(name)
             read_as(to, theirs, path, layout)
             assert error(theirs, name, case) < 1e-6

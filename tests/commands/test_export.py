@@ -15,11 +15,15 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from svdtrain.adapters.container import Container
-from svdtrain.adapters.files import read_adapter
-from svdtrain.adapters.layer import Layer
+from svdtrain.adapters.export import write_adapter
+from svdtrain.adapters.files import AdapterFile, read_adapter
+from svdtrain.adapters.layer import Layer, lora
 from svdtrain.adapters.layout import BaseWeights
+from svdtrain.adapters.names import motion_lora_stem
+from svdtrain.adapters.spec import AdapterInfo
 from svdtrain.cli import main
 from tests.commands.adapters import NANO, random_layers, save_as, save_run
+from tests.tiny_pipelines import save_tiny_animatediff
 
 QUICK = ["steps=2", "device=cpu"]
 
@@ -47,7 +51,7 @@ def test_every_target_is_proved_and_put_in_its_place(
     assert main(["export", f"adapter={world}/run", *words, f"out={tmp_path}/out", *QUICK]) == 0
     shown = capsys.readouterr().out
     for to in ("diffusers", "comfyui", "peft", "kohya", "merged"):
-        assert f"{to:<10} differs from memory by" in shown
+        assert f"{to:<11} differs from memory by" in shown
     names = {path.name for path in (tmp_path / "out").iterdir()}
     files = {f"style_lora_{to}.safetensors" for to in ("diffusers", "comfyui", "kohya")}
     assert names == files | {"style_lora_peft", "style_lora_merged", "README.md", "samples"}
@@ -131,11 +135,31 @@ def test_other_kinds_are_proved_where_a_program_reads_them(
     assert main(["export", *words]) == 0, capsys.readouterr().err
 
 
+def test_a_motion_lora_is_proved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = save_tiny_animatediff(tmp_path / "base")
+    layout, random = BaseWeights.of_pipeline(base).layout, np.random.default_rng(0)
+    layers: dict[str, Layer] = {}
+    for module, (out, into) in ((m, s) for m, s in layout.shapes.items() if motion_lora_stem(m)):
+        down, up = random.standard_normal((2, into)), 0.1 * random.standard_normal((out, 2))
+        layers[module] = Layer(lora(down.astype(np.float32), up.astype(np.float32)).parts, scale=1.5)
+    file = AdapterFile(tmp_path, layers, AdapterInfo(), layout=layout)
+    path = write_adapter(tmp_path / "zoom.safetensors", file, "diffusers", "fp32")
+    model = ["model=animatediff", f"model.source={base}", "model.height=32", "model.width=32", "model.frames=4"]
+    words = ["to=motion_lora", "dtype=fp32", "card=true", f"out={tmp_path}/out"]
+    assert main(["export", f"adapter={path}", *model, *words, *QUICK]) == 0
+    assert "motion_lora differs from memory by" in capsys.readouterr().out
+    made = read_adapter(tmp_path / "out" / "zoom_motion_lora.safetensors", layout)
+    assert (made.format, made.layers.keys()) == ("motion_lora", layers.keys())
+    assert "ComfyUI" in ModelCard.load(tmp_path / "out" / "README.md").text
+
+
 MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("nothing changes", ["adapter={w}/zero", "to=diffusers"], 4, "the adapter changes nothing at all"),
     ("too large for fp16", ["adapter={w}/huge", "to=comfyui", "dtype=fp16"], 4, "dtype=fp32 keeps every bit"),
     ("dora for ComfyUI", ["adapter={w}/dora/dora.safetensors", "to=comfyui"], 4, "adapter to-lora"),
     ("loha for diffusers", ["adapter={w}/loha/loha.safetensors", "to=diffusers"], 4, "diffusers reads no LoHa"),
+    ("no motion modules", ["adapter={w}/run", "to=motion_lora"], 4, "is of a model that has no motion modules"),
+    ("lokr for AnimateDiff", ["adapter={w}/lokr/lokr.safetensors", "to=motion_lora"], 4, "programs read no LoKr"),
     ("one of two fails", ["adapter={w}/dora/dora.safetensors", "to=peft,comfyui"], 4, "adapter to-lora"),
     ("exists", ["adapter={w}/run", "to=kohya", "out={w}/taken"], 4, "style_lora_kohya.safetensors exists already"),
     ("out is a file", ["adapter={w}/run", "to=kohya", "out={w}/run/run.json"], 2, "it is a file"),

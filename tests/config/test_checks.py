@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from svdtrain.config import compose, overrides
-from svdtrain.config.schema import FitConfig, GenerateConfig
+from svdtrain.config.generation import GenerateConfig
+from svdtrain.config.schema import FitConfig
 from svdtrain.foundation.errors import UsageError
 
 PICTURE = ["adapter=x", "image=a.png"]
+DRAWN = ["adapter=x", "prompt=a fox", "text_to_image=folder"]
 
 
 def warnings(command: str, *arguments: str) -> list[str]:
@@ -33,6 +35,13 @@ def warnings(command: str, *arguments: str) -> list[str]:
         ("generate", ["image=a.png"], "adapter: is not set"),
         ("generate", ["adapter=x"], "image: is not set"),
         ("generate", [*PICTURE, "strength=[1,2]"], "strength: 2 numbers for 1 adapters"),
+        ("generate", [*DRAWN, "image=a.png"], "text_to_image: image is given, too"),
+        ("generate", ["adapter=x", "text_to_image=a"], "prompt: is not set, and text_to_image draws what it says"),
+        (
+            "generate",
+            [*DRAWN, "image_adapter=[a,b]", "image_adapter_strength=[1,2,3]"],
+            "image_adapter_strength: 3 numbers for 2 adapters",
+        ),
     ],
 )
 def test_contradictions_are_refused(command: str, arguments: list[str], expected: str) -> None:
@@ -54,6 +63,13 @@ def test_contradictions_are_refused(command: str, arguments: list[str], expected
         ("fit", ["config=style_lora", "validation.every=9999"], []),
         ("generate", [*PICTURE, "base_only=true"], ["adapter"]),
         ("generate", [*PICTURE, "strength=0.5"], []),
+        (
+            "generate",
+            [*PICTURE, "image_adapter=a", "text_to_image_steps=3"],
+            ["text_to_image_steps", "image_adapter"],
+        ),
+        ("generate", [*DRAWN, "image_adapter_strength=0.5"], ["image_adapter_strength"]),
+        ("generate", [*DRAWN, "image_adapter=a", "image_adapter_strength=0.5", "text_to_image_guidance=2"], []),
     ],
 )
 def test_idle_settings_are_told(command: str, arguments: list[str], expected: list[str]) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from svdtrain.cli import main
 from svdtrain.config import compose, overrides
-from svdtrain.config.schema import FitConfig, GenerateConfig
+from svdtrain.config.generation import GenerateConfig
+from svdtrain.config.schema import FitConfig
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.files import packaged
 
@@ -43,7 +44,7 @@ def composed(*arguments: str, command: str = "fit") -> Any:  # noqa: ANN401
         ([RECIPE, "trainer=fast"], "trainer=fast: no such option of trainer; did you mean 'default'?"),
         (
             [RECIPE, "model=null"],
-            "model=null: no such option of model; known: modelscope, nano, svd, svd_xt, svd_xt_1_1, zeroscope",
+            "model=null: no such option of model; known: animatediff, cogvideox",
         ),
         ([RECIPE, "+seed=1"], "+seed=1: keys cannot be added"),
         ([RECIPE, "++trainer.max_steps=1"], "++trainer.max_steps=1: keys cannot be added"),

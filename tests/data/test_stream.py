@@ -205,21 +205,34 @@ def test_a_still_is_its_picture(tmp_path: Path) -> None:
         load_item(bad, Sampling(1, 64, 96, None, None), 0)
 
 
-CAPTIONS: list[tuple[dict[str, bytes], str]] = [
-    ({"txt": "  naïve\n".encode()}, "naïve"),
-    ({"txt": b"\xef\xbb\xbfmarked"}, "marked"),
-    ({"txt": b""}, ""),
-    ({}, ""),
-    ({"json": json.dumps({"caption": "from json"}).encode(), "txt": b"other"}, "from json"),
+CAPTIONS: list[tuple[dict[str, bytes], str, str]] = [
+    ({"txt": "  naïve\n".encode()}, "", "naïve"),
+    ({"txt": b"\xef\xbb\xbfmarked"}, "", "marked"),
+    ({"txt": b"a fox"}, "sks", "sks a fox"),
+    ({"txt": b"sks, a fox"}, "sks", "sks, a fox"),
+    ({"txt": b"sksa fox"}, "sks", "sks sksa fox"),
+    ({"txt": b""}, "sks", "sks"),
+    ({}, "sks", "sks"),
+    ({"json": json.dumps({"caption": "from json"}).encode(), "txt": b"other"}, "", "from json"),
 ]
 
 
-@pytest.mark.parametrize(("members", "caption"), CAPTIONS)
-def test_captions(tmp_path: Path, members: dict[str, bytes], caption: str) -> None:
+@pytest.mark.parametrize(("members", "trigger", "caption"), CAPTIONS)
+def test_captions(tmp_path: Path, members: dict[str, bytes], trigger: str, caption: str) -> None:
     write_samples(tmp_path / "a.tar", [("a", {"mp4": video(frames=4), **members})])
     (clip,) = table_of(tmp_path / "a.tar")
-    assert load_item(clip, Sampling(4, 32, 48, None, None, captions=True), 0).caption == caption
+    sampling = Sampling(4, 32, 48, None, None, captions=True, trigger=trigger)
+    assert load_item(clip, sampling, 0).caption == caption
     assert load_item(clip, SAMPLING, 0).caption == ""
+
+
+@pytest.mark.parametrize("members", [{"txt": b" \n"}, {}])
+def test_a_model_that_reads_text_is_told_of_a_clip_without_any(tmp_path: Path, members: dict[str, bytes]) -> None:
+    write_samples(tmp_path / "a.tar", [("a", {"mp4": video(frames=4), **members})])
+    (clip,) = table_of(tmp_path / "a.tar")
+    with pytest.raises(DataError, match="clip 'a' in .*a.tar has no caption") as caught:
+        load_item(clip, Sampling(4, 32, 48, None, None, captions=True), 0)
+    assert caught.value.reason == "no_caption"
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def run(config: CheckConfig, overrides: list[str]) -> None:  # noqa: ARG001
     if not file.entries:
         raise ModelError(f"{path}: it holds no tensors", "train or export it again")
     keys = formats.split_keys(file.entries)
-    layout = base.layout if base else formats.recognised(keys.stems)
+    layout = base.layout if base else formats.recognised(file, keys)
     if layout is None:
         message = (
             f"{path}: {len(file.entries)} keys that no model svdtrain knows has, first '{next(iter(file.entries))}'"

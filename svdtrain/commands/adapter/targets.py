@@ -48,12 +48,13 @@ def run(config: TargetsConfig, overrides: list[str]) -> None:  # noqa: ARG001
 
 
 def _layout(model: ModelConfig) -> Layout:
-    """Of the model's own weights where they are at hand, else the packaged one of its family."""
+    """Of the model's own weights where they are at hand, else the packaged one of its name or family."""
     place = model.source or (model.name if model.id is None else f"{model.id}@{model.revision}")
     try:
         return BaseWeights.of_pipeline(base_folder(place)).layout
     except ModelError:
-        known = packaged_layouts().get(model.family)
+        published = packaged_layouts()
+        known = published.get(model.name) or published.get(model.family)
         if model.source or known is None:
             raise
         return known

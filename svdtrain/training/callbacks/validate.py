@@ -40,7 +40,7 @@ def losses_on_grid(family: ModelFamily, clips: Sequence[ClipBatch], sigmas: Sequ
         device = next(family.denoiser.parameters()).device
         draws = Draws(_SEED, clip.keys_B, device=device)
         encoded = clip.encoded.to(device) if clip.encoded else family.encode_clips(clip)
-        latents_BTCHW = family.posterior(encoded).mean_BTCHW
+        latents_BTCHW = family.posterior(encoded).mode()
         conditions = family.encode_conditions(clip, encoded, draws)
         for index, sigma in enumerate(sigmas):
             noise_BTCHW = replace(draws, seed=_SEED + 1 + index).normal("noise", tuple(latents_BTCHW.shape[1:]))

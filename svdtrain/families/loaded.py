@@ -1,0 +1,106 @@
+"""What loaded models do alike: where their parts are, in which precision, and asking the stock pipeline."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from svdtrain.foundation.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from diffusers import DiffusionPipeline
+    from torch import Tensor
+
+    from svdtrain.families.protocol import FamilySpec, Request
+
+
+class LoadedModel(ABC):
+    """The parts of one checkpoint. All but the denoiser are frozen, and in fp32 unless `half_parts` names them."""
+
+    spec: FamilySpec
+    denoiser: Any
+    """The network, as diffusers has it."""
+    resting = False
+
+    @abstractmethod
+    def frozen(self) -> dict[str, nn.Module]:
+        """The networks around the denoiser."""
+
+    @abstractmethod
+    def idle(self) -> Sequence[nn.Module]:
+        """What of them neither `encode_conditions` nor `denoise` uses."""
+
+    @abstractmethod
+    def pipeline(self) -> DiffusionPipeline:
+        """The stock pipeline around these modules."""
+
+    @abstractmethod
+    def answer(self, pipeline: Any, request: Request) -> Any:  # noqa: ANN401
+        """What the stock pipeline returns for a request."""
+
+    half_parts: tuple[str, ...] = ()
+    """Frozen parts that were made for the denoiser's precision."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The denoiser's precision."""
+        return self.denoiser.dtype
+
+    def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
+        """Move all parts; the frozen ones keep fp32 (VAEs overflow in fp16), but for those made for less."""
+        nn.Module.to(self.denoiser, device=device, dtype=denoiser_dtype)
+        for name, part in self.frozen().items():
+            nn.Module.to(part, device=device, dtype=denoiser_dtype if name in self.half_parts else torch.float32)
+
+    def rest(self) -> None:
+        """Leave to the CPU's memory what neither `encode_conditions` nor `denoise` uses; `sample` fetches it."""
+        self.resting = True
+        self._move_idle("cpu")
+
+    def fits(self, frames: int, height: int, width: int) -> None:  # noqa: B027
+        """Raise UsageError for a size that this checkpoint cannot do; most can do any."""
+
+    def unread(self, prompt: str) -> str:  # noqa: ARG002
+        """The end of a prompt that the text encoder does not read; empty where it reads all, or there is none."""
+        return ""
+
+    @torch.no_grad()
+    def sample(self, requests: Sequence[Request]) -> list[np.ndarray]:
+        """One video per request by the stock pipeline, one after the other."""
+        if self.resting:
+            self._move_idle(self.device)
+        pipeline: Any = self.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        videos = []
+        for request in requests:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                frames_THWC = self.answer(pipeline, request).frames[0]
+            videos.append((frames_THWC * 255).round().astype("uint8"))
+        if self.resting:
+            self.rest()
+        return videos
+
+    def _move_idle(self, device: torch.device | str) -> None:
+        for part in self.idle():
+            nn.Module.to(part, device)
+
+
+def in_full(prediction: Tensor) -> Tensor:
+    """A network's answer in fp32, or in the float64 that it was asked in."""
+    return prediction if prediction.dtype == torch.float64 else prediction.float()
+
+
+def refuse_size(key: str, seen: int, wanted: str, mend: int) -> None:
+    """Raise UsageError: model.KEY is not what the checkpoint wants."""
+    raise UsageError(f"model.{key}: {seen}, and this checkpoint wants {wanted}", f"model.{key}={mend}")

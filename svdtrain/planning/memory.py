@@ -1,0 +1,183 @@
+"""Peak memory of a training step, predicted without weights: the step runs on tensors that have a size and no content.
+
+Attention counts as a fused kernel, as on a GPU: what is kept of it is query, key, value, output and one number a row, never
+the L x L matrix. Not in the figure: the CUDA context, workspaces within kernels, the allocator's rounding and fragments.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.library import _scoped_library
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_FP32_IN_AUTOCAST = ("layer_norm", "group_norm", "rms_norm", "upsample_nearest2d", "upsample_nearest3d", "softmax.int")
+"""Of AT_FORALL_FP32 and its kin (ATen/autocast_mode.h), what denoisers apply to large tensors; the CPU leaves it in bf16."""
+
+
+@dataclass(frozen=True)
+class MemoryPrediction:
+    """Bytes at the moment when most are in use, by what they hold."""
+
+    weights: int
+    """Frozen parameters, and buffers."""
+    trained: int
+    gradients: int
+    """Those that exist at that moment."""
+    optimizer: int
+    activations: int
+    """All else: what the backward pass needs, inputs, and what is being computed."""
+
+    @property
+    def peak(self) -> int:
+        """All of them."""
+        return sum(asdict(self).values())
+
+
+class LiveStorages(TorchDispatchMode):
+    """Counts the bytes of every storage that operations make, until it is freed; real tensors and fake ones alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes_by_kind: Counter[str] = Counter()
+        self.at_peak: Counter[str] = Counter()
+        self._kinds: dict[int, str] = {}
+        """Address of a living storage -> its kind."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        """Run the operation; what is new in its results is an activation."""
+        results = func(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, Tensor) and result.untyped_storage()._cdata not in self._kinds:
+                self.count([result], "activations")
+        return results
+
+    def count(self, tensors: Iterable[Tensor | None], kind: str) -> None:
+        """Count these tensors' storages as this kind, whatever they were counted as before."""
+        for tensor in tensors:
+            if tensor is None:
+                continue
+            storage = tensor.untyped_storage()
+            before = self._kinds.get(storage._cdata)
+            if before is None:
+                weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+            else:
+                self.bytes_by_kind[before] -= storage.nbytes()
+            self._kinds[storage._cdata] = kind
+            self.bytes_by_kind[kind] += storage.nbytes()
+        if self.bytes_by_kind.total() > self.at_peak.total():
+            self.at_peak = self.bytes_by_kind.copy()
+
+    def _forget(self, address: int, size: int) -> None:
+        self.bytes_by_kind[self._kinds.pop(address)] -= size
+
+
+@contextmanager
+def cuda_precision() -> Iterator[None]:
+    """For a while, the CPU's autocast computes in fp32 what CUDA's does."""
+    with _scoped_library("aten", "IMPL") as library:
+        for name in _FP32_IN_AUTOCAST:
+            library.impl(name, partial(_in_fp32, _operation(name)), "AutocastCPU")
+        yield
+
+
+def _operation(name: str) -> Callable[..., Any]:
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, packet), overload or "default")
+
+
+def _in_fp32(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    args, kwargs = tree_map(_upcast, (args, kwargs))
+    with torch.autocast("cpu", enabled=False):
+        return operation(*args, **kwargs)
+
+
+def _upcast(value: Any) -> Any:  # noqa: ANN401
+    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of training: two more numbers for each that is trained."""
+    return torch.optim.AdamW(parameters, foreach=True)
+
+
+def predict_peak(
+    denoiser: nn.Module,
+    inputs: Callable[[], dict[str, Any]],
+    *,
+    autocast: torch.dtype | None = None,
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = adamw,
+) -> MemoryPrediction:
+    """The peak of a training step of a denoiser on the meta device, in its dtypes, with its adapters and recomputed blocks.
+
+    What requires gradients is trained. `inputs` makes the keywords of its forward pass, and is called where every new tensor
+    is without content. `autocast`: the dtype of CUDA's autocast, under which the step runs. The denoiser stays as it was.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), _without_content(denoiser):
+        return measure_peak(denoiser, inputs, autocast=autocast, optimizer=optimizer)
+
+
+def measure_peak(
+    denoiser: nn.Module,
+    inputs: Callable[[], dict[str, Any]],
+    *,
+    autocast: torch.dtype | None = None,
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = adamw,
+) -> MemoryPrediction:
+    """The same of a denoiser whose tensors are on the CPU, fake or real (it is trained, then): a step that is not the first."""
+    live, trained = LiveStorages(), [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    adjust = optimizer(trained)
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    adjust.step()
+    live.count((*denoiser.parameters(), *denoiser.buffers()), "weights")
+    live.count(trained, "trained")
+    live.count((parameter.grad for parameter in trained), "gradients")
+    live.count((value for state in adjust.state.values() for value in state.values()), "optimizer")
+    hooks = [p.register_post_accumulate_grad_hook(lambda p: live.count([p.grad], "gradients")) for p in trained]
+    with ExitStack() as modes:
+        modes.callback(lambda: [hook.remove() for hook in hooks])
+        for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live):
+            modes.enter_context(mode)
+        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+            loss = denoiser(**inputs(), return_dict=False)[0].float().square().mean()
+        adjust.zero_grad()  # where Lightning does: the last step's gradients live through the forward pass
+        loss.backward()
+        adjust.step()
+    return MemoryPrediction(**{kind: live.at_peak[kind] for kind in MemoryPrediction.__dataclass_fields__})
+
+
+@contextmanager
+def _without_content(denoiser: nn.Module) -> Iterator[None]:
+    """For a while, empty CPU tensors in the places of parameters and buffers: attention on meta is not fused."""
+    made: dict[Tensor, Tensor] = {}
+    places: list[tuple[dict[str, Any], str, Tensor]] = [
+        (tensors, name, tensor)
+        for module in denoiser.modules()
+        for tensors in (module._parameters, module._buffers)
+        for name, tensor in tensors.items()
+        if tensor is not None
+    ]
+    for tensors, name, tensor in places:
+        if tensor not in made:
+            empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            made[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+        tensors[name] = made[tensor]
+    try:
+        yield
+    finally:
+        for tensors, name, tensor in places:
+            tensors[name] = tensor
