@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -16,7 +15,7 @@ from svdtrain.data.bad_samples import FEWEST_COUNTED
 from svdtrain.data.latent_cache import LatentCache
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import DataError, SystemFault
-from svdtrain.foundation.hardware import choose_device
+from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.training import build
 from svdtrain.training.encoding_ahead import fill_shard, jobs_by_shard
@@ -40,7 +39,7 @@ def run(config: CacheConfig, overrides: list[str]) -> None:  # noqa: ARG001
     recipe = recipe_of(config, family)
     cache = LatentCache(folder := cache_folder(config), recipe)
     shards = list(jobs_by_shard(data.stream, recipe))[mine]
-    family.to(device, torch.float32)
+    family.encoders_to(device, DTYPES[choose_precision(config.trainer.precision, device)])
     with _Count(console, sum(len(shard.jobs) for shard in shards)) as count:
         for shard in shards:
             if all(job.entry in cache for job in shard.jobs):

@@ -33,7 +33,7 @@ class Judge:
     def __init__(self, config: ExportConfig, family: ModelFamily, file: AdapterFile) -> None:
         self.config, self.file, model = config, file, config.model
         self.request: Request = request_of(
-            model.height, model.width, model.frames, model.fps, model.motion_bucket_id, config.steps
+            family, model.height, model.width, model.frames, model.fps, model.motion_bucket_id, config.steps
         )
         self.layout = layout_of(family.denoiser)
         self.weights = {m: w.detach().cpu() for m, w in adaptable_weights(family.denoiser).items() if m in file.layers}

@@ -55,7 +55,8 @@ def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
 def _check_model(model: ModelConfig) -> None:
     step, frames = model.size_multiple, model.frame_multiple
     if frames > 1 and model.frames % frames != 1:
-        near = f"{model.frames // frames * frames + 1} or {(model.frames // frames + 1) * frames + 1}"
+        below = max(1, (model.frames - 1) // frames) * frames + 1
+        near = f"{below} or {below + frames}"
         raise UsageError(f"model.frames: {model.frames} is not {frames}k + 1", f"model.frames={near}")
     for name, size in (("height", model.height), ("width", model.width)):
         if size % step:
@@ -74,6 +75,9 @@ def _check_fit(config: FitConfig) -> None:
     if not config.data.source and not isinstance(config, TargetsConfig):
         raise UsageError("data.source: is not set", "data.source=FOLDER of shards, or a recipe: config=style_lora")
     _check_streaming(config.data, config.model)
+    if config.model.fixed_size and config.data.buckets:
+        seen = f"clips of many sizes, and this model knows {config.model.height} x {config.model.width} alone"
+        raise UsageError(f"data.buckets: {seen}", "data.buckets=false")
     warmup, steps = config.optimizer.warmup_steps, config.trainer.max_steps
     if warmup >= steps:
         raise UsageError(

@@ -13,11 +13,12 @@ from diffusers import (
     UNetMotionModel,
 )
 
-from svdtrain.families.loaded import in_full, refuse_size
+from svdtrain.families.loaded import in_full
 from svdtrain.families.parts import load_clip_texts, objective_of
 from svdtrain.families.prompted import PromptedModel
-from svdtrain.families.protocol import FamilySpec
+from svdtrain.families.protocol import FamilySpec, Size
 from svdtrain.families.weights import load_part, pipeline_of
+from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,15 +75,18 @@ class AnimateDiffFamily(PromptedModel):
         if pipeline_of(weights) == SPEC.pipeline_class:
             unet = load_part(UNetMotionModel, weights, "unet")
         else:
+            if "motion_adapter" not in weights.parts:
+                message = f"model.motion_adapter: is not set, and {weights} is a picture model, which does not move"
+                raise ModelError(message, "model.motion_adapter=FOLDER, or a Hub id as ID@COMMIT")
             pictures = load_part(UNet2DConditionModel, weights, "unet")
             unet = UNetMotionModel.from_unet2d(pictures, load_part(MotionAdapter, weights, "motion_adapter"))
         vae = load_part(AutoencoderKL, weights, "vae")
         return cls(unet, vae, load_clip_texts(weights), scheduler, objective_of(scheduler, noise))
 
-    def fits(self, frames: int, height: int, width: int) -> None:  # noqa: ARG002
+    def nearest_size(self, frames: int, height: int, width: int) -> Size:
         """Positions in time end somewhere."""
-        if frames > (most := self.denoiser.config.motion_max_seq_length):
-            refuse_size("frames", frames, f"at most {most}", most)
+        most = self.denoiser.config.motion_max_seq_length
+        return Size(min(frames, most), height, width, f"at most {most} frames")
 
     def denoise(self, noisy: NoisyLatents, conditions: TextConditions) -> Tensor:
         """The UNet's answer; it wants channels before time, and the caption once for every frame."""

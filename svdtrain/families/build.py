@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from svdtrain.diffusion.noise_levels import LogNormalLevels
 from svdtrain.families.protocol import Noise
-from svdtrain.families.registry import FAMILIES, load_family, spec_of
+from svdtrain.families.registry import family_names, load_family, spec_of
 from svdtrain.families.weights import Weights
-from svdtrain.foundation.errors import ModelError, nearest
+from svdtrain.foundation.errors import ModelError, UsageError, nearest
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ def build_family(model: ModelConfig) -> ModelFamily:
         weights=build_weights(model),
         noise=Noise(_levels(model.noise_levels), _levels(model.condition_noise), model.offset_noise),
     )
-    family.fits(model.frames, model.height, model.width)
+    near = family.nearest_size(model.frames, model.height, model.width)
+    for key in ("frames", "height", "width"):
+        if (seen := getattr(model, key)) != (mend := getattr(near, key)):
+            raise UsageError(f"model.{key}: {seen}, and this checkpoint makes {near.rule}", f"model.{key}={mend}")
     return family
 
 
@@ -49,7 +52,7 @@ def family_of_folder(folder: Path) -> ModelFamily:
         raise ModelError(
             f"base={folder}: no pipeline (model_index.json: {error})", "a whole diffusers folder"
         ) from error
-    known = {spec_of(family).pipeline_class: family for family in FAMILIES}
+    known = {spec_of(family).pipeline_class: family for family in family_names()}
     if name not in known:
         raise ModelError(f"base={folder}: a {name}, which no family samples", nearest(name, known))
     any_levels = LogNormalLevels(0.0, 1.0, 0.002, 700.0)

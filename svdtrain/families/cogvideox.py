@@ -21,10 +21,10 @@ from diffusers import (
 from transformers import T5EncoderModel, T5Tokenizer
 
 from svdtrain.families.frames import full_precision
-from svdtrain.families.loaded import in_full, refuse_size
+from svdtrain.families.loaded import in_full
 from svdtrain.families.parts import objective_of
 from svdtrain.families.prompted import PromptedModel
-from svdtrain.families.protocol import FamilySpec
+from svdtrain.families.protocol import FamilySpec, Size
 from svdtrain.families.text import TextConditions, Texts
 from svdtrain.families.weights import class_of, load_part
 from svdtrain.types import EncodedClips, LatentPosterior
@@ -101,7 +101,7 @@ class CogVideoXFamily(PromptedModel):
         denoiser = load_part(CogVideoXTransformer3DModel, weights, "transformer")
         tokenizer, encoder = (
             load_part(T5Tokenizer, weights, "tokenizer"),
-            load_part(T5EncoderModel, weights, "text_encoder"),
+            load_part(T5EncoderModel, weights, "text_encoder", torch_dtype="auto"),
         )
         return cls(
             denoiser,
@@ -116,19 +116,19 @@ class CogVideoXFamily(PromptedModel):
         """The VAE's encoder, and T5."""
         return {"vae": self.vae.encoder, "text_encoder": self.texts.encoder}
 
-    def fits(self, frames: int, height: int, width: int) -> None:
+    def nearest_size(self, frames: int, height: int, width: int) -> Size:
         """Latents are of one frame and then of four each; patches are square; learned positions know one size."""
         each, told = self.vae.config.temporal_compression_ratio, self.denoiser.config
-        if frames % each != 1:
-            refuse_size("frames", frames, f"{each}k + 1", frames // each * each + 1)
+        frames = max(0, frames - 1) // each * each + 1
         shrinks = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        sides = {"height": (height, told.sample_height), "width": (width, told.sample_width)}
-        for key, (side, known) in sides.items():
-            step = shrinks * told.patch_size
-            if told.use_learned_positional_embeddings and side != known * shrinks:
-                refuse_size(key, side, f"{known * shrinks} alone: its positions are learned", known * shrinks)
-            if side % step:
-                refuse_size(key, side, f"a multiple of {step}", max(1, side // step) * step)
+        if told.use_learned_positional_embeddings:
+            known = Size(frames, told.sample_height * shrinks, told.sample_width * shrinks)
+            return replace(
+                known, rule=f"{each}k + 1 frames of {known.height} x {known.width}: its positions are learned"
+            )
+        step = shrinks * told.patch_size
+        height, width = (max(1, side // step) * step for side in (height, width))
+        return Size(frames, height, width, f"{each}k + 1 frames, sides that are multiples of {step}")
 
     @torch.no_grad()
     def encode_clips(self, clips: ClipBatch) -> EncodedClips:

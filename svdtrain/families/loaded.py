@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from svdtrain.foundation.errors import UsageError
+from svdtrain.families.protocol import Size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,10 @@ class LoadedModel(ABC):
     def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
         """Move all parts; the frozen ones keep fp32 (VAEs overflow in fp16), but for those made for less."""
         nn.Module.to(self.denoiser, device=device, dtype=denoiser_dtype)
+        self.encoders_to(device, denoiser_dtype)
+
+    def encoders_to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
+        """All but the denoiser: enough for `encode_clips`."""
         for name, part in self.frozen().items():
             nn.Module.to(part, device=device, dtype=denoiser_dtype if name in self.half_parts else torch.float32)
 
@@ -68,8 +72,9 @@ class LoadedModel(ABC):
         self.resting = True
         self._move_idle("cpu")
 
-    def fits(self, frames: int, height: int, width: int) -> None:  # noqa: B027
-        """Raise UsageError for a size that this checkpoint cannot do; most can do any."""
+    def nearest_size(self, frames: int, height: int, width: int) -> Size:
+        """The size itself where this checkpoint can do it, as most can; else one near to it."""
+        return Size(frames, height, width)
 
     def unread(self, prompt: str) -> str:  # noqa: ARG002
         """The end of a prompt that the text encoder does not read; empty where it reads all, or there is none."""
@@ -99,8 +104,3 @@ class LoadedModel(ABC):
 def in_full(prediction: Tensor) -> Tensor:
     """A network's answer in fp32, or in the float64 that it was asked in."""
     return prediction if prediction.dtype == torch.float64 else prediction.float()
-
-
-def refuse_size(key: str, seen: int, wanted: str, mend: int) -> None:
-    """Raise UsageError: model.KEY is not what the checkpoint wants."""
-    raise UsageError(f"model.{key}: {seen}, and this checkpoint wants {wanted}", f"model.{key}={mend}")

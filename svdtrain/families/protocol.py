@@ -55,6 +55,17 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Size:
+    """Of a video, in frames and pixels."""
+
+    frames: int
+    height: int
+    width: int
+    rule: str = ""
+    """What decides which sizes a checkpoint can do, in a few words."""
+
+
+@dataclass(frozen=True)
 class Request:
     """One generation."""
 
@@ -86,6 +97,10 @@ class ModelFamily(Protocol):
         """Move all parts; frozen encoders keep the precision they need."""
         ...
 
+    def encoders_to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
+        """All but the denoiser: enough for `encode_clips`."""
+        ...
+
     def encoders(self) -> Mapping[str, nn.Module]:
         """What `encode_clips` uses: what its answers depend on besides the clips."""
         ...
@@ -94,8 +109,8 @@ class ModelFamily(Protocol):
         """Leave to the CPU's memory, from now on, what neither `encode_conditions` nor `denoise` uses; `sample` fetches it."""
         ...
 
-    def fits(self, frames: int, height: int, width: int) -> None:
-        """Raise UsageError for a size that this checkpoint cannot do."""
+    def nearest_size(self, frames: int, height: int, width: int) -> Size:
+        """The size itself where this checkpoint can do it, else one near to it."""
         ...
 
     def unread(self, prompt: str) -> str:

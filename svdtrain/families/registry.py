@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from svdtrain.families.weights import pipeline_of
@@ -22,12 +23,23 @@ FAMILIES: dict[str, tuple[str, str]] = {
 }
 
 
+OUTSIDE = "svdtrain.families"
+"""The group of entry points by which installed packages bring families of their own."""
+
+
+def family_names() -> list[str]:
+    """Of this package, then of others."""
+    return [*FAMILIES, *(name for name in entry_points(group=OUTSIDE).names if name not in FAMILIES)]
+
+
 def family_class(name: str) -> Any:  # noqa: ANN401  (each family's class has its own `load`)
     """The class of a family by name; UsageError with the nearest name when there is none."""
-    if name not in FAMILIES:
-        raise UsageError(f"model.family: no family '{name}'", nearest(name, FAMILIES))
-    module, attribute = FAMILIES[name]
-    return getattr(import_module(module), attribute)
+    if name in FAMILIES:
+        module, attribute = FAMILIES[name]
+        return getattr(import_module(module), attribute)
+    for outside in entry_points(group=OUTSIDE, name=name):
+        return outside.load()
+    raise UsageError(f"model.family: no family '{name}'", nearest(name, family_names()))
 
 
 def load_family(name: str, weights: Weights, noise: Noise) -> ModelFamily:
@@ -35,7 +47,7 @@ def load_family(name: str, weights: Weights, noise: Noise) -> ModelFamily:
     kind, found = family_class(name), pipeline_of(weights)
     wanted = (kind.spec.pipeline_class, *kind.spec.also_loads)
     if found not in (None, *wanted):
-        others = [other for other in FAMILIES if spec_of(other).pipeline_class == found]
+        others = [other for other in family_names() if spec_of(other).pipeline_class == found]
         mend = f"a model= of the family {others[0]}" if others else f"a folder of {' or '.join(wanted)}"
         raise ModelError(f"{weights} holds a {found}, and model.family={name} loads {' or '.join(wanted)}", mend)
     return kind.load(weights=weights, noise=noise)

@@ -53,11 +53,11 @@ def load_part(kind: type[Any], weights: Weights, part: str, **changes: Any) -> A
     if place.is_hub:
         options["revision"] = place.revision
     if issubclass(kind, ModelMixin | PreTrainedModel):
-        options |= {"use_safetensors": True, "variant": place.variant, "torch_dtype": torch.float32}
+        options = {"use_safetensors": True, "variant": place.variant, "torch_dtype": torch.float32} | options
     try:
         return kind.from_pretrained(place.place, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:100]
         if place.is_hub:
             revision = f" --revision {place.revision}" if place.revision else ""
             raise ModelError(

@@ -78,16 +78,18 @@ def _apart(first: np.ndarray, second: np.ndarray) -> int:
     return int(np.abs(first.astype(np.int16) - second).max())
 
 
-def request_of(height: int, width: int, frames: int, fps: float, motion_bucket: int, steps: int) -> Request:
+def request_of(
+    family: ModelFamily, height: int, width: int, frames: int, fps: float, motion_bucket: int, steps: int
+) -> Request:
     """The same small request every time: a picture of two slopes, seed 0."""
-    height, width = (min(side, SIDE) for side in (height, width))
-    down, across = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
+    size = family.nearest_size(min(frames, FRAMES), min(height, SIDE), min(width, SIDE))
+    down, across = np.meshgrid(np.linspace(0, 255, size.height), np.linspace(0, 255, size.width), indexing="ij")
     picture = np.stack([down, across, 255 - (down + across) / 2], axis=-1).astype(np.uint8)
     return Request(
         image=Image.fromarray(picture),
-        frames=min(frames, FRAMES),
-        height=height,
-        width=width,
+        frames=size.frames,
+        height=size.height,
+        width=size.width,
         steps=steps,
         seed=0,
         fps=round(fps),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def compare_in_pipelines(path: Path, base: str, programs: Sequence[str], layout: Layout) -> list[str]:
     """Print a line a program; return what went wrong. Both sides read the same file, so only rounding may differ."""
     quiet_packages()
-    device, request = choose_device("auto"), request_of(64, 64, 4, 7, 127, 3)
+    device = choose_device("auto")
 
     def fresh() -> ModelFamily:
         family = family_of_folder(base_folder(base))
@@ -35,6 +35,7 @@ def compare_in_pipelines(path: Path, base: str, programs: Sequence[str], layout:
         return family
 
     family = fresh()
+    request = request_of(family, 64, 64, 4, 7, 127, 3)
     before = sampled(family, request)
     load_adapter(family.denoiser, path, check_base=False)
     memory = sampled(family, request)
