@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ from svdtrain.training.encoding_cache import EncodingCache
 from svdtrain.training.module import FineTuning
 from svdtrain.training.optimization import OptimizerSettings
 from svdtrain.training.recompute import recompute_blocks
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,6 +130,8 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         rates = {"all": config.optimizer.learning_rate}
     else:
         spec = adapter_spec(config, family.spec)
+        if config.adapter.targets not in ("both", *spec.halves):
+            log.warning("%s has no %s half of its own: all is adapted", config.model.name, config.adapter.targets)
         halves = inject(family.denoiser, spec, seed=config.seed)
         rates = {half: settings.learning_rate for half, settings in spec.halves.items()}
     if config.trainer.gradient_checkpointing:
