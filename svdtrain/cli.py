@@ -13,7 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from svdtrain.config.commands import COMMANDS, Command
+from svdtrain.foundation import airgap
 from svdtrain.foundation.errors import SvdtrainError, SystemFault, UsageError, nearest
+from svdtrain.foundation.quiet import redact_logs
+from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
     from svdtrain.config.overrides import Request
@@ -47,8 +50,8 @@ def main(argv: list[str]) -> int:
         return _failed("interrupted", "", 130)
     except Exception as error:
         if debug:
-            traceback.print_exc()
-        fault = error if isinstance(error, SvdtrainError) else _out_of_memory(error)
+            sys.stderr.write(redacted(traceback.format_exc()))
+        fault = airgap.refusal() or (error if isinstance(error, SvdtrainError) else _out_of_memory(error))
         if fault is not None:
             return _failed(fault.message, fault.hint, fault.exit_code)
         first = (str(error).strip().splitlines() or [""])[0]
@@ -81,11 +84,17 @@ def _dispatch(argv: list[str]) -> None:
         _say(_help(command, request))
         return
     request = compose.with_adapter_model(request)
-    for warning in compose.warnings(request, compose.check(request, model)):
-        sys.stderr.write(f"warning: {warning}\n")
+    configs = compose.check(request, model)
+    for warning in compose.warnings(request, configs):
+        sys.stderr.write(f"warning: {redacted(warning)}\n")
+    if any(getattr(config, "privacy", "") == "airgapped" for config in configs):
+        airgap.close_network()
+    redact_logs()
     if command.light:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     compose.run(request, model, lambda: import_module(command.module).run)
+    if fault := airgap.refusal():
+        raise fault
 
 
 def _named(argv: list[str]) -> list[str]:
@@ -172,9 +181,9 @@ def _out_of_memory(error: Exception) -> SystemFault | None:
 
 
 def _failed(message: str, hint: str, exit_code: int) -> int:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {redacted(' '.join(message.split()))}\n")
     if hint:
-        sys.stderr.write(f"hint: {' '.join(hint.split())}\n")
+        sys.stderr.write(f"hint: {redacted(' '.join(hint.split()))}\n")
     return exit_code
 
 

@@ -116,8 +116,11 @@ def save_tiny_animatediff(folder: Path, *, seed: int = 0) -> Path:
     unet = diffusers.UNet2DConditionModel.from_pretrained(pictures / "unet")
     adapter = diffusers.MotionAdapter.from_pretrained(save_tiny_motion_adapter(folder / "motion"))
     diffusers.UNetMotionModel.from_unet2d(unet, adapter).save_pretrained(folder / "unet")  # type: ignore[arg-type]
-    for part in ("vae", "text_encoder", "tokenizer", "scheduler"):
+    for part in ("vae", "text_encoder", "tokenizer"):
         (pictures / part).rename(folder / part)
+    diffusers.DDIMScheduler(
+        beta_schedule="linear", steps_offset=1, timestep_spacing="linspace", **BETAS
+    ).save_pretrained(folder / "scheduler")
     return _index(folder, "AnimateDiffPipeline")
 
 

@@ -15,6 +15,7 @@ from svdtrain.adapters.layer import MAGNITUDE, A, B
 from svdtrain.adapters.names import motion_lora_stem
 from svdtrain.foundation.errors import ModelError
 from svdtrain.foundation.files import write_atomic
+from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,8 +58,8 @@ def write_adapter(
     if kind not in _KINDS.get(to, (kind,)):
         raise ModelError(f"to={to}: {_READERS[to]} no {_SPELLED[kind]}", "make it a LoRA: adapter to-lora")
     tensors = _tensors(file, to)
-    config = formats.peft_config(file.layers, file.settings)
-    header = dict(file.metadata) if metadata == "full" else {}
+    config = redacted(formats.peft_config(file.layers, file.settings))
+    header = redacted(dict(file.metadata)) if metadata == "full" else {}
     header |= {"format": "pt"}
     if to in (formats.DIFFUSERS, formats.PEFT):
         prefix = f"{file.component}." if to == formats.DIFFUSERS else ""

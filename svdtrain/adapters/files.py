@@ -16,6 +16,7 @@ from svdtrain.adapters.patterns import safe_pattern
 from svdtrain.adapters.spec import AdapterInfo
 from svdtrain.foundation.errors import ModelError
 from svdtrain.foundation.files import write_atomic
+from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +66,7 @@ def save_adapter(folder: Path, tensors: Mapping[str, Array], config: Mapping[str
     `tensors`: MODULE.lora_A.weight and so on; `config`: peft's own, which states rank and alpha.
     """
     described = {key: sorted(v) if isinstance(v, set) else v for key, v in config.items() if v is not None}
-    described = json.loads(json.dumps(described, default=str))
+    described = redacted(json.loads(json.dumps(described, default=str)))
     header = {"format": "pt", "lora_adapter_metadata": json.dumps(described, sort_keys=True)}
     named = {f"{formats.PEFT_PREFIX}{name}": np.asarray(tensor) for name, tensor in tensors.items()}
     write_atomic(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True))

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from svdtrain.foundation.secrets import redacted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -84,7 +86,7 @@ class AdapterInfo:
     def header(self, *, private: bool) -> dict[str, str]:
         """As header entries; paths and names of one's own only when asked for."""
         shown = [one for one in fields(self) if private or not one.metadata.get("private")]
-        return {f"svdtrain.{one.name}": text for one in shown if (text := getattr(self, one.name))}
+        return {f"svdtrain.{one.name}": redacted(text, one.name) for one in shown if (text := getattr(self, one.name))}
 
 
 def measured(info: AdapterInfo) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from svdtrain.config.fields import every_nth
 from svdtrain.data.bad_samples import FEWEST_COUNTED
 from svdtrain.data.latent_cache import LatentCache
-from svdtrain.families.build import build_family
+from svdtrain.families.build import build_family, refuse_sizes
 from svdtrain.foundation.errors import DataError, SystemFault
-from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
+from svdtrain.foundation.hardware import choose_device
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.training import build
 from svdtrain.training.encoding_ahead import fill_shard, jobs_by_shard
@@ -35,11 +35,12 @@ def run(config: CacheConfig, overrides: list[str]) -> None:  # noqa: ARG001
     data = build.build_data(config)
     data.setup("fit")
     family = build_family(config.model)
+    refuse_sizes(family, data.sizes)
     device = choose_device(config.trainer.device)
     recipe = recipe_of(config, family)
     cache = LatentCache(folder := cache_folder(config), recipe)
     shards = list(jobs_by_shard(data.stream, recipe))[mine]
-    family.encoders_to(device, DTYPES[choose_precision(config.trainer.precision, device)])
+    family.encoders_to(device)
     with _Count(console, sum(len(shard.jobs) for shard in shards)) as count:
         for shard in shards:
             if all(job.entry in cache for job in shard.jobs):

@@ -27,6 +27,7 @@ from svdtrain.commands.export_proof import MERGED, Judge, fresh_family
 from svdtrain.families.registry import spec_of
 from svdtrain.foundation.errors import ModelError, SystemFault, UsageError
 from svdtrain.foundation.quiet import quiet_packages
+from svdtrain.foundation.secrets import redacted
 from svdtrain.reporting.export_card import card_facts
 from svdtrain.reporting.model_card import model_card
 
@@ -62,7 +63,7 @@ def run(config: ExportConfig, overrides: list[str]) -> None:  # noqa: ARG001
                 console.print(f"{to:<11} {judge.judged(to, made[to])}", highlight=False, markup=False, soft_wrap=True)
         if config.card:
             samples = _copied_samples(source, workshop)
-            (workshop / "README.md").write_text(_card(config, family, file, title, places, samples))
+            (workshop / "README.md").write_text(redacted(_card(config, family, file, title, places, samples)))
         for path in sorted(workshop.iterdir()):
             path.rename(out / path.name)
     for path in places.values():

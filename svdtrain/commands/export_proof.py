@@ -44,6 +44,7 @@ class Judge:
             set_strength(family.denoiser, config.strength)
             self.at_strength: Sampled = sampled(family, self.request)
         unload_adapter(family.denoiser, name)
+        family.to("cpu", torch.float32)  # the files are loaded into models of their own
 
     def judged(self, to: str, path: Path) -> str:
         """How near it is, in words. Raises ModelError for a file that does not do what the adapter does."""

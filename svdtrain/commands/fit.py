@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +14,15 @@ from rich.console import Console
 
 import svdtrain
 from svdtrain.adapters.files import save_adapter
-from svdtrain.adapters.fingerprint import fingerprint
+from svdtrain.adapters.fingerprint import differences, fingerprint
 from svdtrain.adapters.inject import adapter_layers, adapter_parameters, peft_config
-from svdtrain.families.build import build_family
-from svdtrain.foundation.errors import UsageError
+from svdtrain.config.changes import refuse_changes
+from svdtrain.families.build import build_family, refuse_sizes
+from svdtrain.families.registry import spec_of
+from svdtrain.foundation.errors import ModelError, UsageError
 from svdtrain.foundation.hardware import is_first_rank
 from svdtrain.foundation.quiet import quiet_packages
+from svdtrain.reporting.run_lock import locked
 from svdtrain.reporting.run_record import RunRecord, newest_run
 from svdtrain.training import build
 from svdtrain.training.callbacks.average import WeightAverage
@@ -27,29 +32,46 @@ from svdtrain.training.callbacks.sample import SampleVideos
 from svdtrain.training.callbacks.save import SaveCheckpoints
 from svdtrain.training.callbacks.stop import GracefulStop
 from svdtrain.training.callbacks.validate import SigmaGridValidation
-from svdtrain.training.checkpoint import checkpoints, step_of
+from svdtrain.training.checkpoint import about_checkpoint, newest_whole, remove_staged, step_of
 from svdtrain.training.latents import find_latents
 from svdtrain.training.loggers import build_loggers
 
 if TYPE_CHECKING:
+    from pytorch_lightning.callbacks import Callback
+
     from svdtrain.adapters.spec import AdapterInfo
     from svdtrain.config.schema import FitConfig
     from svdtrain.data.datamodule import ClipDataModule
     from svdtrain.families.protocol import ModelFamily
+
+log = logging.getLogger(__name__)
 
 
 def run(config: FitConfig, overrides: list[str]) -> int:
     """Train, look, save; the exit code is 143 or 130 after a stop by signal."""
     console = Console(quiet=not is_first_rank())
     quiet_packages()
+    with ExitStack() as held:
+        return _run(config, overrides, console, held)
+
+
+def _run(config: FitConfig, overrides: list[str], console: Console, held: ExitStack) -> int:
+    going_on = _resumed(config)
+    if going_on and is_first_rank():
+        refuse_changes(RunRecord.reopen(going_on).config(), config.model_dump(mode="json"), config.change)
+        held.enter_context(locked(going_on))
     data = build.build_data(config)
     data.setup("fit")
     family = build_family(config.model)
+    refuse_sizes(family, data.sizes)
     base_fingerprint = fingerprint(family.denoiser)
     module = build.build_module(config, family)
     data.stream.latents = find_latents(config, family, data.stream)
     module.encoded_ahead = data.stream.latents is not None
-    record, checkpoint = _open_run(config, overrides)
+    record = _open_run(config, going_on, overrides)
+    if not going_on and is_first_rank():
+        held.enter_context(locked(record.run_dir))
+    checkpoint = _checkpoint_of(config, record, base_fingerprint)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
     record.update(state="running")
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
@@ -72,9 +94,9 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     loggers = build_loggers(
         config.logger.kind, config.logger.project, config.name, record.run_dir, first_step, settings, console
     )
-    trainer = build.build_trainer(
-        config, loggers, [StreamPosition(data), stop, progress, average, validation, samples, save]
-    )
+    callbacks: list[Callback] = [StreamPosition(data), stop, progress, average, validation, samples, save]
+    told = {"base": base_fingerprint, "dataset": data.describe().fingerprint, "world_size": config.trainer.devices}
+    trainer = build.build_trainer(config, loggers, callbacks, told | {"versions": record.fields["versions"]})
 
     _introduce(console, config, family, data, record)
     try:
@@ -112,24 +134,43 @@ def _introduce(
     console.print(f"run folder {record.run_dir}", highlight=False)
 
 
-def _open_run(config: FitConfig, overrides: list[str]) -> tuple[RunRecord, Path | None]:
-    """A new run folder, or the one to go on with and its newest checkpoint."""
-    if config.resume is None:
-        inherited = os.environ.get("SVDTRAIN_RUN_DIR") if int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
-        if inherited:
-            return RunRecord.reopen(Path(inherited), writes=False), None
+def _open_run(config: FitConfig, going_on: Path | None, overrides: list[str]) -> RunRecord:
+    """A new run folder, or the one to go on with."""
+    inherited = os.environ.get("SVDTRAIN_RUN_DIR") if int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
+    if inherited:
+        return RunRecord.reopen(Path(inherited), writes=False)
+    if going_on:
+        record = RunRecord.reopen(going_on, writes=is_first_rank())
+        remove_staged(going_on)
+    else:
         record = RunRecord.create(config.name, config.run_dir, config.model_dump(mode="json"), overrides)
-        os.environ["SVDTRAIN_RUN_DIR"] = str(record.run_dir)  # ranks that Lightning starts share the folder
-        return record, None
-    run_dir = newest_run(config.name) if config.resume == "auto" else Path(config.resume)
-    record = RunRecord.reopen(run_dir, writes=is_first_rank())
-    saved = checkpoints(run_dir)
-    if saved and step_of(saved[-1]) >= config.trainer.max_steps:
+    os.environ["SVDTRAIN_RUN_DIR"] = str(record.run_dir)  # ranks that Lightning starts share the folder
+    return record
+
+
+def _resumed(config: FitConfig) -> Path | None:
+    """The folder of the run that is to go on: that of `resume`, or a run_dir that holds a run."""
+    if config.resume is not None:
+        return newest_run(config.name) if config.resume == "auto" else Path(config.resume)
+    here = Path(config.run_dir) if config.run_dir else None
+    return here if here and (here / "run.json").is_file() and (here / "run.json").stat().st_size else None
+
+
+def _checkpoint_of(config: FitConfig, record: RunRecord, base: str) -> Path | None:
+    """The newest whole checkpoint of a run that goes on with these settings, on this base."""
+    newest, passed_over = newest_whole(record.run_dir)
+    if not newest and not passed_over:
+        return None
+    for line in passed_over:
+        log.warning("%s", line)
+    if newest and step_of(newest) >= config.trainer.max_steps:
         raise UsageError(
-            f"resume={run_dir}: the run is complete at step {step_of(saved[-1])}",
+            f"resume={record.run_dir}: the run is complete at step {step_of(newest)}",
             f"raise trainer.max_steps (now {config.trainer.max_steps}) to train on",
         )
-    return record, saved[-1] if saved else None
+    if newest and (odd := differences(str(about_checkpoint(newest).get("base")), base)):
+        raise ModelError(f"{newest}: it was trained on another base: {odd}", "resume with the model of the run")
+    return newest
 
 
 def _write_result(
@@ -180,8 +221,10 @@ def _tell(
         console.print(f"before/after   {run_dir / 'before_after.mp4'}", highlight=False)
         console.print(f"contact sheet  {run_dir / 'contact_sheet.png'}", highlight=False)
     console.print(f"adapter        {run_dir / 'adapter' / 'adapter_model.safetensors'}", highlight=False)
+    spec = spec_of(config.model.family)
+    told = " ".join(["image=PICTURE"] * spec.needs_image + ["prompt=TEXT"] * spec.needs_text)
     console.print(
-        f"use it         python -m svdtrain generate adapter={run_dir} image=PICTURE out=video.mp4",
+        f"use it         python -m svdtrain generate adapter={run_dir} {told} out=video.mp4",
         highlight=False,
         soft_wrap=True,
     )

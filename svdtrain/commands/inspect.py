@@ -15,6 +15,7 @@ from svdtrain.data.isolation import DecodeChild
 from svdtrain.foundation.errors import DataError, SystemFault, UsageError
 from svdtrain.foundation.files import write_atomic
 from svdtrain.foundation.quiet import quiet_packages
+from svdtrain.foundation.secrets import redacted
 from svdtrain.preparation import sections
 from svdtrain.preparation.advice import Wanted, advise
 from svdtrain.preparation.duplicates import groups
@@ -103,13 +104,13 @@ def _page(config: InspectConfig, found: Survey, overrides: list[str], viewer: _V
     found = replace(found, refused=(*found.refused, *viewer.failed))
     chapters += [sections.refusals(found), sections.rejections(found)]
     return Page(
-        title=config.source,
+        title=redacted(config.source),
         kind=KINDS[found.kind],
         about=_about(found, config),
         tiles=sections.tiles(found),
         advice=advise(found, wanted, near, refusal),
         sections=tuple(chapter for chapter in chapters if chapter),
-        footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain inspect {' '.join(overrides)}",
+        footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain inspect {' '.join(redacted(overrides))}",
     )
 
 

@@ -41,6 +41,17 @@ def _group_names(roots: Sequence[Path], config_name: str) -> list[str]:
     return names
 
 
+def searched(roots: Sequence[Path], config_name: str) -> list[object]:
+    """Where a primary config has Hydra look for more."""
+    found: list[object] = []
+    for file in (root / f"{config_name}.yaml" for root in roots):
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        hydra = content.get("hydra") if isinstance(content, dict) else None
+        places = hydra.get("searchpath") if isinstance(hydra, dict) else None
+        found += places if isinstance(places, list) else [] if places is None else [places]
+    return found
+
+
 def first_comment(file: Path) -> str:
     """The first comment line of a config file that is not a Hydra header; empty when there is none."""
     for line in file.read_text(encoding="utf-8").splitlines():

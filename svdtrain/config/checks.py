@@ -75,9 +75,10 @@ def _check_fit(config: FitConfig) -> None:
     if not config.data.source and not isinstance(config, TargetsConfig):
         raise UsageError("data.source: is not set", "data.source=FOLDER of shards, or a recipe: config=style_lora")
     _check_streaming(config.data, config.model)
-    if config.model.fixed_size and config.data.buckets:
-        seen = f"clips of many sizes, and this model knows {config.model.height} x {config.model.width} alone"
-        raise UsageError(f"data.buckets: {seen}", "data.buckets=false")
+    for key, what in (("buckets", "clips of many sizes"), ("stills", "clips of one frame")):
+        if config.model.fixed_size and getattr(config.data, key):
+            only = f"{config.model.frames} frames of {config.model.height} x {config.model.width}"
+            raise UsageError(f"data.{key}: {what}, and this model knows {only} alone", f"data.{key}=false")
     warmup, steps = config.optimizer.warmup_steps, config.trainer.max_steps
     if warmup >= steps:
         raise UsageError(
@@ -135,6 +136,8 @@ def _check_prepare(config: PrepareConfig) -> None:
         raise UsageError(seen, f"least_seconds={config.seconds:g} or less")
     if config.captions == "vlm" and not config.model:
         raise UsageError("model: is not set, and captions=vlm asks one", "model=FOLDER or a Hub id, or captions=files")
+    if config.executor == "ray" and config.privacy == "airgapped":
+        raise UsageError("executor: ray speaks to a cluster, and privacy is airgapped", "executor=local")
 
 
 def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
@@ -150,7 +153,11 @@ def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
         causes.append(("adapter.temporal", "with adapter.pattern the settings are those of adapter.spatial"))
     else:
         idle = {"spatial": "temporal", "temporal": "spatial"}.get(adapter.targets)
-        causes += [(f"adapter.{idle}", f"adapter.targets is {adapter.targets}")] if idle else []
+        if config.model.halves == 1:
+            cause = f"the attention of {config.model.name} is over space and time at once; adapter.spatial is about all of it"
+            causes += [("adapter.temporal", cause), ("adapter.targets", cause)]
+        elif idle:
+            causes.append((f"adapter.{idle}", f"adapter.targets is {adapter.targets}"))
     if adapter.kind != "lokr":
         causes.append(("adapter.factor", f"adapter.kind is {adapter.kind}"))
     if config.logger.kind == "csv":

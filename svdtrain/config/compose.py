@@ -6,11 +6,11 @@ hydra.main, whose overrides, groups, --cfg, --info, -m and launchers stay as the
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import hydra
@@ -18,11 +18,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
+from svdtrain.config import catalogue, resolvers
 from svdtrain.config.adapter_header import adapter_metadata
 from svdtrain.config.checks import idle_settings, refuse_contradictions
 from svdtrain.config.explain import COMPOSITION_ERRORS, composition_error, validation_error
+from svdtrain.config.fields import listed
 from svdtrain.config.overrides import Request, check_override, jobs, quoted, typed
+from svdtrain.config.refusals import refuse_code, refuse_packages
 from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.files import write_atomic
+from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -32,13 +37,7 @@ Settings = TypeVar("Settings", bound=BaseModel, contravariant=True)
 HYDRA_BASE = "1.3"
 
 
-def _times(*factors: object) -> object:
-    """A product; what is no number is handed on as it is, for the schema to name."""
-    numbers = [factor for factor in factors if isinstance(factor, int | float)]
-    return math.prod(numbers) if len(numbers) == len(factors) else next(f for f in factors if f not in numbers)
-
-
-OmegaConf.register_new_resolver("times", _times, replace=True)
+resolvers.register()
 
 
 class Command(Protocol[Settings]):
@@ -85,6 +84,8 @@ def run(request: Request, schema: type[Schema], command: Callable[[], Command[Sc
     def job(composed: DictConfig) -> None:
         # Lightning starts the other ranks by sys.argv, so it must hold what was typed.
         sys.argv = argv
+        if request.sweeps:
+            _redact_sweep()
         overrides = [typed(line) for line in HydraConfig.get().overrides.task]
         try:
             exit_code = command()(validated(_plain(composed), schema), overrides)
@@ -146,32 +147,20 @@ def with_adapter_model(request: Request) -> Request:
 def _composed(request: Request, overrides: list[str]) -> DictConfig:
     """What Hydra composes, its own node checked and taken out."""
     main, *others = request.roots
+    searched = [folder for o in request.parsed if o.key_or_group == "hydra.searchpath" for folder in listed(o.value())]
+    refuse_packages([*searched, *catalogue.searched(request.roots, request.config_name)])
     if others:
-        searched = [o.value() for o in request.parsed if o.key_or_group == "hydra.searchpath"]
-        folders = [f"file://{other}" for other in others]
-        folders += [folder for value in searched if isinstance(value, list) for folder in value]
-        overrides = [f"hydra.searchpath={folders}", *overrides]
+        overrides = [f"hydra.searchpath={[f'file://{other}' for other in others] + searched}", *overrides]
     try:
         with hydra.initialize_config_dir(config_dir=str(main), job_name="svdtrain", version_base=HYDRA_BASE):
             composed = hydra.compose(request.config_name, overrides, return_hydra_config=True)
     except COMPOSITION_ERRORS as error:
         raise composition_error(error) from error
-    _refuse_targets(OmegaConf.to_container(composed, resolve=False))
+    refuse_code(OmegaConf.to_container(composed, resolve=False), request.given)
     HydraConfig.instance().set_config(composed)
     with open_dict(composed):
         del composed["hydra"]
     return composed
-
-
-def _refuse_targets(node: object, path: str = "") -> None:
-    """Only Hydra's own plugins may name what is run."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        where = f"{path}.{key}" if path else str(key)
-        plugin = where.startswith("hydra.") and str(value).startswith(("hydra.", "hydra_plugins."))
-        if key == "_target_" and not plugin:
-            raise UsageError(f"{where}: {value} is refused, _target_ can run any code")
-        _refuse_targets(value, where)
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
@@ -185,6 +174,13 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
     except COMPOSITION_ERRORS as error:
         raise composition_error(error) from error
     return {typed(str(key)): value for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def _redact_sweep() -> None:
+    """Hydra has written the whole command line before the first job began."""
+    file = Path(HydraConfig.get().sweep.dir) / "multirun.yaml"
+    if file.is_file():
+        write_atomic(file, redacted(file.read_text()))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +47,15 @@ class Strict(BaseModel):
     """No unknown keys, no change after the check."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class Private(Strict):
+    """A command that may be kept from the network."""
+
+    privacy: Annotated[
+        Literal["standard", "airgapped"],
+        Field(description="airgapped: an attempt to reach another machine ends the run; see SECURITY.md"),
+    ] = "standard"
 
 
 class NoiseLevels(Strict):

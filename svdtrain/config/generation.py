@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from svdtrain.config.fields import Finite, Positive, Strict
+from svdtrain.config.fields import Finite, Positive, Private
 from svdtrain.config.schema import ModelConfig
 
 
-class GenerateConfig(Strict):
+class GenerateConfig(Private):
     """`python -m svdtrain generate`."""
 
     model: ModelConfig

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from svdtrain.config.fields import Part, Positive, Share, Strict
+from svdtrain.config.fields import Part, Positive, Private, Share
 
 
-class PrepareConfig(Strict):
+class PrepareConfig(Private):
     """`python -m svdtrain prepare`."""
 
     source: str

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from svdtrain.config.fields import Beta, Level, NoiseLevels, Part, Positive, Rate, Share, Strict
+from svdtrain.config.fields import Beta, Level, NoiseLevels, Part, Positive, Private, Rate, Share, Strict
 from svdtrain.config.toolbox import ExportSettings
 
 
@@ -49,6 +49,8 @@ class ModelConfig(Strict):
     """Noise added to the condition image, in pixel units of [-1, 1]."""
     image_dropout: Share = 0.0
     """Of clips, whose picture (where the model also has its latent: its embedding) is dropped, besides condition dropout."""
+    halves: Literal[1, 2] = 2
+    """Of its attention: over space and over time apart, or one over both, which adapter.spatial is about."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     """Of adapters of this model; adapter.rank refers to it."""
     learning_rate: Rate
@@ -200,7 +202,7 @@ class LoggerConfig(Strict):
     project: str
 
 
-class FitConfig(Strict):
+class FitConfig(Private):
     """`python -m svdtrain fit`."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -209,6 +211,8 @@ class FitConfig(Strict):
     """null: runs/NAME/TIME."""
     resume: str | None
     """A run folder to go on with, or `auto`: the newest run of this name."""
+    change: list[str] = []
+    """Keys that may differ from the settings of the run that goes on: change=[optimizer.learning_rate]."""
     model: ModelConfig
     data: DataConfig
     adapter: AdapterConfig
@@ -225,7 +229,7 @@ class CacheConfig(FitConfig):
     """i/n: only every n-th shard from the i-th on, for array jobs and several GPUs."""
 
 
-class InspectConfig(Strict):
+class InspectConfig(Private):
     """`python -m svdtrain inspect`."""
 
     source: str

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from svdtrain.config.fields import Finite, Positive, Strict
+from svdtrain.config.fields import Finite, Positive, Private, Strict
 
 Format = Literal["diffusers", "comfyui", "peft", "kohya", "motion_lora"]
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -147,7 +147,7 @@ class DiffConfig(Tool):
     """Two runs, folders or files."""
 
 
-class ExportSettings(Told):
+class ExportSettings(Told, Private):
     """`python -m svdtrain export`, without its model."""
 
     comma_lists: ClassVar = ("to",)

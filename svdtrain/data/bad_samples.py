@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from svdtrain.foundation.errors import DataError, SystemFault
+from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +85,7 @@ class BadSamples:
         if self._file is None or (sample.position, sample.key) in self._written:
             return
         self._written.add((sample.position, sample.key))
-        self._append(json.dumps(sample._asdict() | {"rank": rank, "step": step}, sort_keys=True) + "\n")
+        self._append(json.dumps(redacted(sample._asdict()) | {"rank": rank, "step": step}, sort_keys=True) + "\n")
 
     def _append(self, line: str) -> None:
         assert self._file

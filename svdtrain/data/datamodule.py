@@ -109,6 +109,11 @@ class ClipDataModule(pl.LightningDataModule):
             child=self._child(),
         )
 
+    @property
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """Frames, heights and widths of the training clips' tensors."""
+        return [(one.frames, one.height, one.width) for one in self.stream.lanes.samplings]
+
     def order(self, batch: int) -> BatchOrder:
         """The endless global batches of `batch` clips."""
         clips = self.manifest.train

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from svdtrain.data.clip import begun_with
 from svdtrain.foundation.errors import DataError, SystemFault
 from svdtrain.foundation.files import replacing, write_atomic
 
@@ -58,7 +59,10 @@ class CacheRecipe:
     def entry_id(self, clip: Clip, *, flip: bool) -> str:
         """sha256 over this recipe and the clip: by its own sha256, or else its place in a shard as it was last changed."""
         content = clip.sha256 or [clip.shard.label, clip.shard.changed(), clip.key, clip.offset, clip.size]
-        bucket, caption = clip.bucket if self.buckets else None, clip.told(self.trigger) if self.captions else ""
+        bucket, caption = (
+            clip.bucket if self.buckets else None,
+            begun_with(self.trigger, clip.read_caption()) if self.captions else "",
+        )
         what = [asdict(self), content, bucket, caption, flip]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 

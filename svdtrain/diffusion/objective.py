@@ -19,6 +19,8 @@ from svdtrain.diffusion.noise_levels import LogNormalLevels
 from svdtrain.diffusion.schedules import noise_levels_of
 from svdtrain.types import NoisyLatents
 
+Target = Literal["epsilon", "v"]
+
 
 class Objective(Protocol):
     """How a family corrupts latents, and what its network predicts."""
@@ -79,7 +81,7 @@ class DiscretePrediction:
 
     shares: Tensor
     """abar [steps] in fp64, falling: schedules.signal_shares."""
-    target: Literal["epsilon", "v"]
+    target: Target
     offset_noise: float = 0.0
 
     def levels(self, uniform_B: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from svdtrain.foundation.errors import ModelError, UsageError, nearest
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from svdtrain.config.schema import ModelConfig, NoiseLevels
     from svdtrain.families.protocol import ModelFamily
 
@@ -39,6 +41,18 @@ def build_family(model: ModelConfig) -> ModelFamily:
         if (seen := getattr(model, key)) != (mend := getattr(near, key)):
             raise UsageError(f"model.{key}: {seen}, and this checkpoint makes {near.rule}", f"model.{key}={mend}")
     return family
+
+
+def refuse_sizes(family: ModelFamily, sizes: Iterable[tuple[int, int, int]]) -> None:
+    """Raise UsageError for the first of these frames, heights and widths that the checkpoint cannot do."""
+    for size in sizes:
+        near = family.nearest_size(*size)
+        if size != (near.frames, near.height, near.width):
+            frames, height, width = size
+            seen = f"clips of {frames} frames of {height} x {width}, and this checkpoint makes {near.rule}"
+            raise UsageError(
+                f"data.source: {seen}", "prepare with other buckets, or data.buckets=false data.stills=false"
+            )
 
 
 def family_of_folder(folder: Path) -> ModelFamily:

@@ -82,7 +82,7 @@ class CogVideoXFamily(PromptedModel):
     """The parts of one checkpoint that is told a text."""
 
     spec = SPEC
-    half_parts = ("text_encoder",)
+    as_saved = ("text_encoder",)
     pipeline_kind: Any = CogVideoXPipeline
 
     def __init__(self, *prompted: Any, condition_noise: LogNormalLevels | None) -> None:  # noqa: ANN401
@@ -122,10 +122,9 @@ class CogVideoXFamily(PromptedModel):
         frames = max(0, frames - 1) // each * each + 1
         shrinks = 2 ** (len(self.vae.config.block_out_channels) - 1)
         if told.use_learned_positional_embeddings:
-            known = Size(frames, told.sample_height * shrinks, told.sample_width * shrinks)
-            return replace(
-                known, rule=f"{each}k + 1 frames of {known.height} x {known.width}: its positions are learned"
-            )
+            known = Size(told.sample_frames, told.sample_height * shrinks, told.sample_width * shrinks)
+            rule = f"{known.frames} frames of {known.height} x {known.width} alone: its positions are learned"
+            return replace(known, rule=rule)
         step = shrinks * told.patch_size
         height, width = (max(1, side // step) * step for side in (height, width))
         return Size(frames, height, width, f"{each}k + 1 frames, sides that are multiples of {step}")
@@ -189,8 +188,15 @@ class CogVideoXFamily(PromptedModel):
     def answer(self, pipeline: Any, request: Request) -> Any:  # noqa: ANN401
         """The pipeline's call. Of an even number of latents its VAE makes four frames of the first too: three too many."""
         picture = {"image": request.image} if self.spec.needs_image else {}
-        told = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-        result = pipeline(**picture, **told, max_sequence_length=self.texts.length, **self.asked(request))
+        tokens = {"prompt_embeds": request.prompt, "negative_prompt_embeds": request.negative_prompt}
+        told = {name: self.texts.encode([text]).to(self.device, self.dtype) for name, text in tokens.items()}
+        encoder, device = self.texts.encoder, self.texts.encoder.device
+        pipeline.register_modules(text_encoder=None)
+        encoder.to("cpu")  # T5 is as large as the denoiser, and has said what it has to say
+        try:
+            result = pipeline(**picture, **told, **self.asked(request))
+        finally:
+            encoder.to(device)
         result.frames = result.frames[:, -request.frames :]
         return result
 

@@ -11,14 +11,14 @@ from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import _center_
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from svdtrain.families.frames import encode_frames, full_precision, scaled_posterior
+from svdtrain.families.frames import full_precision
 from svdtrain.families.loaded import in_full
 from svdtrain.families.parts import load_clip_texts, objective_of
 from svdtrain.families.prompted import PromptedModel
 from svdtrain.families.protocol import FamilySpec
 from svdtrain.families.unet3d import SPEC as SAME_BLOCKS
 from svdtrain.families.weights import load_part
-from svdtrain.types import EncodedClips
+from svdtrain.types import LatentPosterior
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from svdtrain.families.protocol import Noise, Request
     from svdtrain.families.weights import Weights
     from svdtrain.foundation.seeding import Draws
-    from svdtrain.types import ClipBatch, NoisyLatents
+    from svdtrain.types import ClipBatch, EncodedClips, NoisyLatents
 
 SPEC = FamilySpec(
     name="i2vgen_xl",
@@ -74,7 +74,7 @@ class I2VGenXLFamily(PromptedModel):
     @classmethod
     def load(cls, weights: Weights, noise: Noise) -> I2VGenXLFamily:
         """Load a diffusers folder or a cached Hub snapshot; raises ModelError naming what is missing."""
-        scheduler = load_part(DDIMScheduler, weights, "scheduler")
+        scheduler = load_part(DDIMScheduler, weights, "scheduler", clip_sample=False)
         return cls(
             load_part(I2VGenXLUNet, weights, "unet"),
             load_part(AutoencoderKL, weights, "vae"),
@@ -99,8 +99,8 @@ class I2VGenXLFamily(PromptedModel):
         return super().frozen() | {"image_encoder": self.image_encoder}
 
     def idle(self) -> list[nn.Module]:
-        """The VAE's decoder and both CLIP encoders."""
-        return [self.vae.decoder, self.texts.encoder, self.image_encoder]
+        """All but the denoiser."""
+        return [self.vae, self.texts.encoder, self.image_encoder]
 
     def encoders(self) -> dict[str, nn.Module]:
         """The VAE's encoder, and both CLIP encoders."""
@@ -116,8 +116,8 @@ class I2VGenXLFamily(PromptedModel):
     @torch.no_grad()
     def encode_conditions(self, clips: ClipBatch, encoded: EncodedClips, draws: Draws) -> I2VGenXLConditions:
         """The first frame's latent is a draw of its own, not the target's."""
-        image_BCHW = clips.pixels_BTCHW[:, 0].to(self.vae.device, torch.float32)
-        first = scaled_posterior(self.vae, EncodedClips(*encode_frames(self.vae, image_BCHW[:, None]), image_BCHW))
+        clip = self.posterior(encoded)
+        first = LatentPosterior(clip.mean_BTCHW[:, :1], clip.std_BTCHW[:, :1])
         noise_BTCHW = draws.normal("condition posterior", tuple(first.mean_BTCHW.shape[1:])).to(first.mean_BTCHW)
         tokens_BLD, image_BLD = encoded.embeddings_BLD[:, :-1], encoded.embeddings_BLD[:, -1:]
         return I2VGenXLConditions(
@@ -125,7 +125,7 @@ class I2VGenXLFamily(PromptedModel):
             self.texts.empty_LD.to(tokens_BLD),
             image_BLD,
             first.sample(noise_BTCHW)[:, 0],
-            clips.fps_B.to(image_BCHW.device),
+            clips.fps_B.to(tokens_BLD.device),
         )
 
     @torch.no_grad()
@@ -182,6 +182,6 @@ class I2VGenXLFamily(PromptedModel):
                 prompt_embeds=self.texts.encode([request.prompt]),
                 negative_prompt_embeds=self.texts.encode([request.negative_prompt]),
                 target_fps=request.fps,
-                decode_chunk_size=min(request.frames, 8),
+                decode_chunk_size=1,
                 **self.asked(request),
             )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LoadedModel(ABC):
-    """The parts of one checkpoint. All but the denoiser are frozen, and in fp32 unless `half_parts` names them."""
+    """The parts of one checkpoint. All but the denoiser are frozen, and in fp32 unless `as_saved` names them."""
 
     spec: FamilySpec
     denoiser: Any
@@ -44,8 +44,8 @@ class LoadedModel(ABC):
     def answer(self, pipeline: Any, request: Request) -> Any:  # noqa: ANN401
         """What the stock pipeline returns for a request."""
 
-    half_parts: tuple[str, ...] = ()
-    """Frozen parts that were made for the denoiser's precision."""
+    as_saved: tuple[str, ...] = ()
+    """Frozen parts that stay in their files' precision: too large for fp32, and not made for fp16 throughout."""
 
     @property
     def device(self) -> torch.device:
@@ -58,14 +58,14 @@ class LoadedModel(ABC):
         return self.denoiser.dtype
 
     def to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
-        """Move all parts; the frozen ones keep fp32 (VAEs overflow in fp16), but for those made for less."""
+        """Move all parts; the frozen ones keep fp32 (VAEs overflow in fp16), or what `as_saved` says."""
         nn.Module.to(self.denoiser, device=device, dtype=denoiser_dtype)
-        self.encoders_to(device, denoiser_dtype)
+        self.encoders_to(device)
 
-    def encoders_to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
+    def encoders_to(self, device: torch.device | str) -> None:
         """All but the denoiser: enough for `encode_clips`."""
         for name, part in self.frozen().items():
-            nn.Module.to(part, device=device, dtype=denoiser_dtype if name in self.half_parts else torch.float32)
+            nn.Module.to(part, device=device, dtype=None if name in self.as_saved else torch.float32)
 
     def rest(self) -> None:
         """Leave to the CPU's memory what neither `encode_conditions` nor `denoise` uses; `sample` fetches it."""

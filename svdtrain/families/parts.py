@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from svdtrain.diffusion.objective import DiscretePrediction
-from svdtrain.diffusion.schedules import signal_shares
+from svdtrain.diffusion.objective import DiscretePrediction, Target
+from svdtrain.diffusion.schedules import Betas, signal_shares
 from svdtrain.families.text import Texts
 from svdtrain.families.weights import load_part
+from svdtrain.foundation.errors import ModelError
+
+TARGETS: dict[str, Target] = {"epsilon": "epsilon", "v_prediction": "v"}
+BETAS = get_args(Betas)
 
 if TYPE_CHECKING:
     from svdtrain.families.protocol import Noise
@@ -24,8 +28,11 @@ def load_clip_texts(weights: Weights, layers_left_out: int = 0) -> Texts:
 
 
 def objective_of(scheduler: Any, noise: Noise) -> DiscretePrediction:  # noqa: ANN401
-    """The objective that the checkpoint's scheduler samples by."""
+    """The objective that the checkpoint's scheduler samples by. ModelError for one that is not known here."""
     told = scheduler.config
+    if told.prediction_type not in TARGETS or told.beta_schedule not in BETAS:
+        seen = f"prediction_type={told.prediction_type}, beta_schedule={told.beta_schedule}"
+        raise ModelError(f"scheduler: {seen}: not trained here", f"{' or '.join(TARGETS)}; {', '.join(BETAS)}")
     shares = signal_shares(
         told.beta_schedule,
         told.num_train_timesteps,
@@ -34,4 +41,9 @@ def objective_of(scheduler: Any, noise: Noise) -> DiscretePrediction:  # noqa: A
         shift=told.get("snr_shift_scale", 1.0),
         zero_terminal=told.get("rescale_betas_zero_snr", False),
     )
-    return DiscretePrediction(shares, "v" if told.prediction_type == "v_prediction" else "epsilon", noise.offset)
+    apart = float((shares - scheduler.alphas_cumprod).abs().max())
+    if apart > 1e-4:
+        raise ModelError(
+            f"scheduler: its schedule is not that of its own settings (it is off by {apart:.2g})", "another one"
+        )
+    return DiscretePrediction(shares, TARGETS[told.prediction_type], noise.offset)

@@ -97,7 +97,7 @@ class ModelFamily(Protocol):
         """Move all parts; frozen encoders keep the precision they need."""
         ...
 
-    def encoders_to(self, device: torch.device | str, denoiser_dtype: torch.dtype) -> None:
+    def encoders_to(self, device: torch.device | str) -> None:
         """All but the denoiser: enough for `encode_clips`."""
         ...
 

@@ -19,6 +19,7 @@ from svdtrain.diffusion.objective import ContinuousVPrediction
 from svdtrain.families.frames import encode_frames, full_precision, image_encoder_of, scaled_posterior
 from svdtrain.families.loaded import LoadedModel, in_full
 from svdtrain.families.protocol import FamilySpec
+from svdtrain.families.stills import lone_frames_are_frames
 from svdtrain.families.weights import Weights, load_part
 from svdtrain.types import EncodedClips
 
@@ -99,6 +100,7 @@ class SVDFamily(LoadedModel):
         self.denoiser, self.vae, self.image_encoder = denoiser, vae, image_encoder
         self.scheduler, self.feature_extractor = scheduler, feature_extractor
         self.objective, self.condition_noise = objective, condition_noise
+        lone_frames_are_frames(denoiser)
         for part in self.frozen().values():
             part.requires_grad_(False).eval()
 

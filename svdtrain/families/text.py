@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from svdtrain.families.frames import full_precision
+from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,13 @@ class Texts:
     """At the encoder's end; the last one's normalisation stays (the pipelines' clip_skip)."""
     _told: set[str] = field(default_factory=set[str])
     _empty_LD: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ModelError for a tokenizer without its vocabulary, which would read every word as unknown."""
+        words, wanted = len(self.tokenizer), self.encoder.config.vocab_size
+        if words < 0.95 * wanted:
+            message = f"the tokenizer has {words:,} pieces, and its text encoder {wanted:,}: its vocabulary is missing"
+            raise ModelError(message, "fetch the whole folder 'tokenizer' (spiece.model, or vocab.json and merges.txt)")
 
     @property
     def empty_LD(self) -> Tensor:

@@ -51,7 +51,7 @@ class UNet3DFamily(PromptedModel):
     @classmethod
     def load(cls, weights: Weights, noise: Noise) -> UNet3DFamily:
         """Load a diffusers folder or a cached Hub snapshot; raises ModelError naming what is missing."""
-        scheduler = load_part(DDIMScheduler, weights, "scheduler")
+        scheduler = load_part(DDIMScheduler, weights, "scheduler", clip_sample=False)
         return cls(
             load_part(UNet3DConditionModel, weights, "unet"),
             load_part(AutoencoderKL, weights, "vae"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import ModelMixin
 from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -56,17 +57,17 @@ def load_part(kind: type[Any], weights: Weights, part: str, **changes: Any) -> A
         options = {"use_safetensors": True, "variant": place.variant, "torch_dtype": torch.float32} | options
     try:
         return kind.from_pretrained(place.place, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:100]
-        if place.is_hub:
+        if place.is_hub and not _read(place, "model_index.json") and not _read(place, "config.json"):
             revision = f" --revision {place.revision}" if place.revision else ""
             raise ModelError(
                 f"{part} of {place} is not in the Hub cache {constants.HF_HUB_CACHE} ({reason})",
                 f"fetch it once with: hf download {place.place}{revision}; or give a folder: model.source=FOLDER",
             ) from error
         raise ModelError(
-            f"model.source={place.place}: '{part}' cannot be loaded as {kind.__name__}: {reason}",
-            "only safetensors weights in the diffusers layout are read; with variant files set model.variant=fp16",
+            f"{place}: '{part}' cannot be loaded as {kind.__name__}: {reason}",
+            "only safetensors weights in the diffusers layout are read; model.variant names variant files (fp16 or null)",
         ) from error
 
 

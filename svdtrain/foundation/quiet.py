@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import suppress
+from typing import Any
+
+from svdtrain.foundation.secrets import redacted
 
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """warning: the message."""
         return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def redact_logs() -> None:
+    """From now on no log line of any package, ours or Hydra's or W&B's, holds a secret, wherever it goes."""
+    make = logging.getLogRecordFactory()
+    if getattr(make, "redacts", False):
+        return
+
+    def record(*given: Any, **named: Any) -> logging.LogRecord:  # noqa: ANN401
+        made = make(*given, **named)
+        with suppress(TypeError, ValueError):  # a message that cannot be put together is logging's to tell
+            made.msg, made.args = redacted(made.getMessage()), ()
+        return made
+
+    record.redacts = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(record)
 
 
 def quiet_packages() -> None:

@@ -87,7 +87,7 @@ def request_of(
     picture = np.stack([down, across, 255 - (down + across) / 2], axis=-1).astype(np.uint8)
     return Request(
         image=Image.fromarray(picture),
-        frames=size.frames,
+        frames=min(size.frames, FRAMES),
         height=size.height,
         width=size.width,
         steps=steps,

@@ -10,11 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 import svdtrain
 from svdtrain.foundation.errors import SystemFault, UsageError
 from svdtrain.foundation.files import write_atomic
+from svdtrain.foundation.secrets import redacted
 
 _PACKAGES = ("torch", "pytorch-lightning", "diffusers", "peft", "transformers", "webdataset")
 
@@ -33,12 +35,12 @@ class RunRecord:
             "name": name,
             "state": "running",
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "overrides": overrides,
+            "overrides": redacted(overrides),
             "versions": {"svdtrain": svdtrain.__version__, "python": platform.python_version()}
             | {package: version(package) for package in _PACKAGES},
         }
         record = cls(path, fields)
-        write_atomic(path / "config.yaml", OmegaConf.to_yaml(config))
+        write_atomic(path / "config.yaml", OmegaConf.to_yaml(redacted(config)))
         record.update()
         return record
 
@@ -52,11 +54,20 @@ class RunRecord:
                 f"resume={run_dir}: it is no run folder (run.json: {error})", "give a folder under runs/"
             ) from error
 
+    def config(self) -> dict[str, Any]:
+        """The settings that the run began with. Raises UsageError where they cannot be read."""
+        try:
+            return yaml.safe_load((self.run_dir / "config.yaml").read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise UsageError(
+                f"resume={self.run_dir}: config.yaml cannot be read: {error}", "start a new run"
+            ) from error
+
     def update(self, **changes: Any) -> None:  # noqa: ANN401
         """Change fields and write the file."""
         self.fields |= changes
         if self.writes:
-            write_atomic(self.run_dir / "run.json", json.dumps(self.fields, indent=2))
+            write_atomic(self.run_dir / "run.json", json.dumps(redacted(self.fields), indent=2))
 
 
 def newest_run(name: str) -> Path:

@@ -30,7 +30,7 @@ from svdtrain.training.recompute import recompute_blocks
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytorch_lightning.callbacks import Callback
     from pytorch_lightning.loggers import Logger
@@ -52,6 +52,9 @@ def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int,
     assert data.source is not None
     mixed = [WeightedSource(one.source, one.weight) for one in data.source if isinstance(one, SourceConfig)]
     plain = data.source if isinstance(data.source, str) else [one for one in data.source if isinstance(one, str)]
+    reads_text = spec_of(model.family).needs_text
+    if data.trigger and not reads_text:
+        log.warning("data.trigger has no effect: %s reads no text", model.name)
     module = StreamingDataModule if data.order == "stream" else ClipDataModule
     return module(
         mixed or plain,
@@ -77,7 +80,7 @@ def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int,
         cache=ShardCache.at(data.shard_cache, data.shard_cache_gb),
         deadline=data.decode_deadline,
         windows=data.windows,
-        captions=spec_of(model.family).needs_text,
+        captions=reads_text,
         trigger=data.trigger,
     )
 
@@ -159,8 +162,10 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
     )
 
 
-def build_trainer(config: FitConfig, loggers: list[Logger], callbacks: list[Callback]) -> pl.Trainer:
-    """Lightning with its own extras off: our callbacks save, validate and report."""
+def build_trainer(
+    config: FitConfig, loggers: list[Logger], callbacks: list[Callback], about: Mapping[str, object] | None = None
+) -> pl.Trainer:
+    """Lightning with its own extras off: our callbacks save, validate and report. about: what checkpoints say of the run."""
     settings = config.trainer
     device = choose_device(settings.device)
     return pl.Trainer(
@@ -173,7 +178,7 @@ def build_trainer(config: FitConfig, loggers: list[Logger], callbacks: list[Call
         gradient_clip_val=config.optimizer.gradient_clip,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[FolderCheckpoint()],
+        plugins=[FolderCheckpoint(about)],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -212,6 +217,7 @@ def adapter_info(config: FitConfig, base_fingerprint: str, version: str, data: C
     """The header of the adapter's file, but for its step and results. What is private in it stays in the run."""
     adapter = config.adapter
     halves = _halves(config, spec_of(config.model.family))
+    reach = "both" if len(halves) == 2 or config.model.halves == 1 else halves[0]
     if config.data.source is None:
         raise UsageError("data.source is not set", "data.source=FOLDER")
     return AdapterInfo(
@@ -224,7 +230,7 @@ def adapter_info(config: FitConfig, base_fingerprint: str, version: str, data: C
         base_fingerprint=base_fingerprint,
         recipe=config.name,
         kind=adapter.kind,
-        targets=" in ".join([adapter.pattern or f"{adapter.targets} {adapter.modules}", *(adapter.blocks or [])]),
+        targets=" in ".join([adapter.pattern or f"{reach} {adapter.modules}", *(adapter.blocks or [])]),
         fps=str(config.data.fps or "clip"),
         motion_bucket=_motion_range(config, data),
         rank=" ".join(f"{half}={getattr(adapter, half).rank}" for half in halves),

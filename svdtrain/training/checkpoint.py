@@ -1,10 +1,15 @@
-"""Checkpoints as folders of safetensors and JSON: no pickle. A folder appears under its name only when it is whole."""
+"""Checkpoints as folders of safetensors and JSON: no pickle. A folder appears under its name only when it is whole.
+
+A manifest lists the other files with their sha256, so that a damaged checkpoint is known before anything of it is used.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +18,55 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from svdtrain.foundation.errors import ModelError, SystemFault
+from svdtrain.foundation.errors import ModelError, NumericError, SystemFault
+from svdtrain.foundation.files import sync
 
-TENSORS, STATE = "tensors.safetensors", "state.json"
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+STAGED = ".staged-"
 
 
 class FolderCheckpoint(CheckpointIO):
-    """Lightning's checkpoint dictionary in two files."""
+    """Lightning's checkpoint dictionary in two files and their manifest."""
+
+    def __init__(self, about: Mapping[str, object] | None = None) -> None:
+        self.about = dict(about or {})
+        """What else the manifest says: world size, fingerprints, versions."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:  # noqa: ANN401, ARG002
-        """Write beside the target, then rename. A failing save is an error, never a silence."""
+        """Write beside the target, flush to the disk, then rename. A failing save is an error, never a silence.
+
+        A checkpoint of the same step stays until the new one is there: that one is then called step-000123.1.
+        Raises SystemFault, and NumericError for a tensor that is not finite: such a state is nothing to go on from.
+        """
         path = Path(path)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        staged = path.with_name(f"{STAGED}{path.name}-{uuid.uuid4().hex}")
         tensors: dict[str, torch.Tensor] = {}
         state = _pack(checkpoint, tensors)
+        if broken := sum(not bool(one.isfinite().all()) for one in tensors.values() if one.is_floating_point()):
+            raise NumericError(f"{path}: not saved, {broken} of its tensors are not finite", "resume from an older one")
         try:
-            partial.mkdir(parents=True)
-            save_file(tensors, partial / TENSORS)
-            (partial / STATE).write_text(json.dumps(state))
-            if path.exists():
-                shutil.rmtree(path)
-            partial.rename(path)
+            staged.mkdir(parents=True)
+            save_file(tensors, staged / TENSORS)
+            (staged / STATE).write_text(json.dumps(state))
+            files = {name: _mark(staged / name) for name in (TENSORS, STATE)}
+            (staged / MANIFEST).write_text(json.dumps({"format": 1, "files": files, "about": self.about}, indent=1))
+            for name in (TENSORS, STATE, MANIFEST, "."):
+                sync(staged / name)
+            before = [one for one in (path, *path.parent.glob(f"{path.name}.*")) if one.exists()]
+            staged.rename(path.with_name(f"{path.name}.{1 + max(map(_again, before))}") if before else path)
+            sync(path.parent)
+            for old in before:
+                shutil.rmtree(old)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(staged, ignore_errors=True)
             raise SystemFault(
                 f"{path}: the checkpoint cannot be written: {error}", "free space or rights there"
             ) from error
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:  # noqa: ANN401
         """Read both files. Raises ModelError for a folder that is not a whole checkpoint."""
+        if fault := fault_of(Path(path)):
+            raise ModelError(f"{path}: not a whole checkpoint ({fault})", "resume from another run folder")
         try:
             tensors = load_file(Path(path) / TENSORS)
             return _unpack(json.loads((Path(path) / STATE).read_text()), tensors)
@@ -53,14 +78,63 @@ class FolderCheckpoint(CheckpointIO):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def fault_of(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint folder, by its manifest; empty for a whole one."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        for name in (TENSORS, STATE):
+            if not (checkpoint / name).is_file():
+                return f"{name} is missing"
+            if _mark(checkpoint / name) != files[name]:
+                return f"{name} is not what {MANIFEST} lists"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{MANIFEST}: {type(error).__name__} {error}"
+    return ""
+
+
+def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that its manifest vouches for; and a line for each newer one that is passed over."""
+    passed_over: list[str] = []
+    for checkpoint in reversed(checkpoints(run_dir)):
+        if not (fault := fault_of(checkpoint)):
+            return checkpoint, passed_over
+        passed_over.append(f"{checkpoint} is passed over: {fault}")
+    return None, passed_over
+
+
+def about_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """What a whole checkpoint's manifest says of it."""
+    return json.loads((checkpoint / MANIFEST).read_text())["about"]
+
+
+def remove_staged(run_dir: Path) -> None:
+    """What saves that were killed have left behind."""
+    for folder in (run_dir / "checkpoints").glob(f"{STAGED}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def checkpoints(run_dir: Path) -> list[Path]:
     """A run's checkpoints by step, oldest first."""
-    return sorted((run_dir / "checkpoints").glob("step-*"), key=step_of)
+    return sorted((run_dir / "checkpoints").glob("step-*"), key=_place)
 
 
 def step_of(checkpoint: Path) -> int:
     """The optimizer step of a checkpoint folder, by its name."""
-    return int(checkpoint.name.removeprefix("step-"))
+    return _place(checkpoint)[0]
+
+
+def _place(checkpoint: Path) -> tuple[int, int]:
+    return int(checkpoint.name.removeprefix("step-").partition(".")[0]), _again(checkpoint)
+
+
+def _again(checkpoint: Path) -> int:
+    """How often its step was saved before."""
+    return int(checkpoint.name.partition(".")[2] or 0)
+
+
+def _mark(file: Path) -> dict[str, object]:
+    with file.open("rb") as content:
+        return {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size": file.stat().st_size}
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:  # noqa: ANN401

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ def build_loggers(
         CSVLogger(run_dir, name="metrics", version=f"from-{first_step:06d}", flush_logs_every_n_steps=1)
     ]
     if kind == "wandb":
-        loggers.append(_wandb(project, name, run_dir, console))
+        loggers.append(_wandb(redacted(project), name, run_dir, console))
     if kind == "tensorboard":
         try:
             loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
@@ -32,7 +33,7 @@ def build_loggers(
             hint = "pip install tensorboard, or logger=csv"
             raise UsageError("logger=tensorboard: the package tensorboard is not installed", hint) from error
     for logger in loggers[1:]:
-        logger.log_hyperparams(settings)
+        logger.log_hyperparams(redacted(settings))
     return loggers
 
 

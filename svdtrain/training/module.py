@@ -15,7 +15,7 @@ from svdtrain.diffusion.objective import mean_error_per_clip
 from svdtrain.foundation.errors import ModelError, NumericError
 from svdtrain.foundation.seeding import Draws
 from svdtrain.training.encoding_cache import EncodingCache
-from svdtrain.training.optimization import OptimizerSettings, build_optimizer
+from svdtrain.training.optimization import OptimizerSettings, apply_settings, build_optimizer, half_of_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,10 @@ LEVEL_EDGES = (0.1, 0.316, 1.0, 3.16, 10.0, 31.6)
 
 
 class FineTuning(pl.LightningModule):
-    """A family's denoiser under training; whatever of it requires gradients is trained and saved."""
+    """A family's denoiser under training; whatever of it requires gradients is trained and saved.
+
+    Of single pictures the temporal half learns nothing: that nothing moves is not what they show.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,10 @@ class FineTuning(pl.LightningModule):
         self.last_loss = 0.0
         self.gradient_norm = 0.0
         self.strict_loading = True
+        self.lone_frame = False
+        for name, parameter in self.trained_parameters().items():
+            if half_of_weight(name, halves) == "temporal":
+                parameter.register_hook(lambda gradient: gradient * 0 if self.lone_frame else gradient)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """The mean loss of a batch."""
@@ -76,6 +83,7 @@ class FineTuning(pl.LightningModule):
         conditions = conditions.dropped(draws.uniform("condition dropout") < self.condition_dropout)
         if self.image_dropout:
             conditions = conditions.without_image(draws.uniform("image dropout") < self.image_dropout)
+        self.lone_frame = latents_BTCHW.shape[1] == 1
         with self.timed("denoise"):
             prediction_BTCHW = self.family.denoise(noisy, conditions)
         loss_B = mean_error_per_clip(prediction_BTCHW, noisy.target_BTCHW) * noisy.weight_B
@@ -157,7 +165,9 @@ class FineTuning(pl.LightningModule):
                 parameter.data = trained[name].to(parameter.device, torch.float32)
 
     def on_train_start(self) -> None:
-        """The callbacks have encoded and sampled what they wanted."""
+        """The callbacks have encoded and sampled what they wanted, and a checkpoint is restored."""
+        scheduler: Any = self.lr_schedulers()
+        apply_settings(scheduler.optimizer, scheduler, self.optimizer_settings)
         if self.encoded_ahead:
             self.family.rest()
 

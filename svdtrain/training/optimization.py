@@ -37,16 +37,37 @@ def schedule_factor(step: int, settings: OptimizerSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def build_optimizer(denoiser: nn.Module, halves: dict[str, str], settings: OptimizerSettings) -> dict[str, Any]:
-    """Lightning's optimizer and per-step scheduler. `halves`: module name -> half; weights of other modules: first rate."""
-    default = next(iter(settings.learning_rates))
+def apply_settings(optimizer: torch.optim.Optimizer, scheduler: Any, settings: OptimizerSettings) -> None:  # noqa: ANN401
+    """Rates, betas and decay as they are set, over what a checkpoint brought; the same bits where they are the same."""
+    rates = _rates(settings)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = rates[group["name"]]
+        group["lr"] = group["initial_lr"] * schedule_factor(scheduler.last_epoch, settings)
+        group["betas"], group["weight_decay"] = settings.betas, settings.weight_decay
+    scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+
+
+def half_of_weight(name: str, halves: dict[str, str]) -> str | None:
+    """The half that an adapter's weight belongs to; None for others."""
+    return halves.get(_PART.split(name)[0])
+
+
+def _rates(settings: OptimizerSettings) -> dict[str, float]:
+    """Of each group of weights."""
     rates = dict(settings.learning_rates)
     if settings.up_ratio != 1:
         rates |= {f"{half} lora_B": rate * settings.up_ratio for half, rate in settings.learning_rates.items()}
+    return rates
+
+
+def build_optimizer(denoiser: nn.Module, halves: dict[str, str], settings: OptimizerSettings) -> dict[str, Any]:
+    """Lightning's optimizer and per-step scheduler. `halves`: module name -> half; weights of other modules: first rate."""
+    default = next(iter(settings.learning_rates))
+    rates = _rates(settings)
     groups: dict[str, list[nn.Parameter]] = {group: [] for group in rates}
     for name, parameter in denoiser.named_parameters():
         if parameter.requires_grad:
-            half = halves.get(_PART.split(name)[0], default)
+            half = half_of_weight(name, halves) or default
             faster = f"{half} lora_B"
             groups[faster if ".lora_B." in name and faster in groups else half].append(parameter)
     rows = [{"params": p, "lr": rates[group], "name": group} for group, p in groups.items() if p]

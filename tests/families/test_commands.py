@@ -72,4 +72,9 @@ def test_a_family_goes_through_every_command(
     svdtrain.load_adapter(family.denoiser, tmp_path / "run")
     (after,) = family.sample([case.request(family)])
     assert not np.array_equal(before, after)
+    family.pipeline = lambda: pipeline  # type: ignore[method-assign]
+    (stock,) = family.sample([case.request(family)])
+    assert np.abs(stock.astype(int) - after).max() <= 1  # of 255: rounding
     svdtrain.unload_adapter(pipeline)
+    (base,) = family.sample([case.request(family)])
+    assert np.abs(base.astype(int) - before).max() <= 1

@@ -66,14 +66,14 @@ FAULTS: list[tuple[str, list[str], int, str, str]] = [
         "fit",
         model("cogvideox_5b_i2v", "fixed", "model.height=48"),
         2,
-        "model.height: 48, and this checkpoint makes 4k + 1 frames of 32 x 32: its positions are learned",
+        "model.height: 48, and this checkpoint makes 9 frames of 32 x 32 alone: its positions are learned",
         "model.height=32",
     ),
     (
         "fit",
         model("cogvideox_5b_i2v", "fixed", "data.buckets=true"),
         2,
-        "data.buckets: clips of many sizes, and this model knows 32 x 32 alone",
+        "data.buckets: clips of many sizes, and this model knows 9 frames of 32 x 32 alone",
         "data.buckets=false",
     ),
     (

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from svdtrain.foundation.errors import ModelError, SystemFault
-from svdtrain.training.checkpoint import STATE, TENSORS, FolderCheckpoint, checkpoints
+from svdtrain.foundation.errors import ModelError, NumericError, SystemFault
+from svdtrain.training.checkpoint import MANIFEST, STATE, TENSORS, FolderCheckpoint, checkpoints, newest_whole
 
 NESTED: dict[Any, Any] = {
     "state": {0: {"step": torch.tensor(3.0), "moment": torch.randn(4, 3)}, 1: {}},
@@ -67,7 +67,7 @@ def test_tensors_that_share_memory_come_back_apart(tmp_path: Path) -> None:
 def test_a_checkpoint_is_safetensors_and_json_alone(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "one"
     FolderCheckpoint().save_checkpoint(NESTED, folder)
-    assert sorted(file.name for file in folder.iterdir()) == [STATE, TENSORS]
+    assert sorted(file.name for file in folder.iterdir()) == [MANIFEST, STATE, TENSORS]
     json.loads((folder / STATE).read_text())
     assert [path.name for path in folder.parent.iterdir()] == ["one"], "something was left behind"
 
@@ -81,17 +81,31 @@ def test_what_cannot_be_written_as_data_is_refused(tmp_path: Path, strange: obje
 
 @pytest.mark.parametrize(
     ("file", "keep"),
-    [(TENSORS, 0), (TENSORS, 9), (TENSORS, -1), (STATE, 0), (STATE, -1), (TENSORS, None), (STATE, None)],
+    [
+        *((file, keep) for file in (TENSORS, STATE, MANIFEST) for keep in (0, 9, -1, None)),
+        *((file, "flip") for file in (TENSORS, STATE)),
+    ],
 )
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, file: str, keep: int | None) -> None:
-    folder = tmp_path / "step-000001"
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_found(
+    tmp_path: Path, file: str, keep: int | str | None
+) -> None:
+    folder = tmp_path / "checkpoints" / "step-000002"
+    FolderCheckpoint().save_checkpoint({}, folder.with_name("step-000001"))
     FolderCheckpoint().save_checkpoint(NESTED, folder)
+    assert newest_whole(tmp_path) == (folder, [])
     if keep is None:
         (folder / file).unlink()
+    elif isinstance(keep, str):
+        content = bytearray((folder / file).read_bytes())
+        content[-2] ^= 1
+        (folder / file).write_bytes(content)
     else:
         (folder / file).write_bytes((folder / file).read_bytes()[:keep])
-    with pytest.raises(ModelError, match="step-000001: not a whole checkpoint"):
+    with pytest.raises(ModelError, match="step-000002: not a whole checkpoint"):
         FolderCheckpoint().load_checkpoint(folder)
+    found, passed_over = newest_whole(tmp_path)
+    assert found == folder.with_name("step-000001")
+    assert [file in line or MANIFEST in line for line in passed_over] == [True]
 
 
 @pytest.mark.parametrize("state", ["[1, 2", "{}", '{"dict": [[1]]}', '{"dict": 5}', '{"set": [1]}', '{"tensor": "99"}'])
@@ -131,9 +145,12 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_newer_save_takes_the_place_of_an_older(tmp_path: Path) -> None:
-    for value in (1, 2):
-        FolderCheckpoint().save_checkpoint({"a": value}, tmp_path / "one")
-    assert FolderCheckpoint().load_checkpoint(tmp_path / "one") == {"a": 2}
+    for value in range(12):
+        FolderCheckpoint().save_checkpoint({"a": value}, tmp_path / "checkpoints" / "step-000001")
+        found, _ = newest_whole(tmp_path)
+        assert found
+        assert checkpoints(tmp_path) == [found]
+        assert FolderCheckpoint().load_checkpoint(found) == {"a": value}
 
 
 def test_checkpoints_are_listed_by_step(tmp_path: Path) -> None:
@@ -141,3 +158,10 @@ def test_checkpoints_are_listed_by_step(tmp_path: Path) -> None:
         FolderCheckpoint().save_checkpoint({}, tmp_path / "checkpoints" / f"step-{step:06d}")
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000020", "step-999999", "step-1000000"]
     assert checkpoints(tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_never_saved(tmp_path: Path, value: float) -> None:
+    with pytest.raises(NumericError, match="not saved, 1 of its tensors are not finite"):
+        FolderCheckpoint().save_checkpoint({"a": torch.ones(3), "b": torch.tensor([0.0, value])}, tmp_path / "one")
+    assert list(tmp_path.iterdir()) == []

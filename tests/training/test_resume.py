@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 from svdtrain.commands import fit
 from svdtrain.foundation.errors import DataError, ModelError, UsageError
-from svdtrain.training.checkpoint import checkpoints
+from svdtrain.reporting.run_lock import locked
+from svdtrain.training.checkpoint import FolderCheckpoint, checkpoints
+from tests.tiny_models import save_tiny_svd
 from tests.tiny_runs import fit_config, fit_words, save_tiny_dataset
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
@@ -46,6 +48,14 @@ def assert_equal_tensors(left: Path, right: Path) -> None:
     a, b = load_file(left), load_file(right)
     assert list(a) == list(b)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def cut_to(whole: Path, to: Path, keep: int) -> Path:
+    """A copy of a run with so many of its checkpoints, the oldest."""
+    shutil.copytree(whole, to)
+    for checkpoint in checkpoints(to)[keep:]:
+        shutil.rmtree(checkpoint)
+    return to
 
 
 def cut_after_three(whole: Path, to: Path) -> Path:
@@ -117,10 +127,17 @@ def test_a_finished_run_goes_further_only_when_asked(model: Path, dataset: Path,
 @pytest.mark.parametrize(
     ("words", "error", "said"),
     [
-        (["seed=5"], DataError, "seed was 0, now it is 5"),
+        (["seed=5"], UsageError, "seed was 0, now it is 5"),
+        (["seed=5", "change=[seed]"], DataError, "seed was 0, now it is 5"),
+        (
+            ["optimizer.learning_rate=0.5", "seed=7"],
+            UsageError,
+            "adapter.spatial.learning_rate was 0.003, now it is 0.5; .*and 1 more",
+        ),
+        (["optimizer.schedule=cosine"], UsageError, "optimizer.schedule was constant, now it is cosine"),
         (["data.batch_size=3"], DataError, "batch_size x devices was 2, now it is 3"),
-        (["adapter.rank=3"], ModelError, "the checkpoint differs in"),
-        (["adapter.targets=spatial"], ModelError, "the checkpoint differs in"),
+        (["adapter.rank=3"], UsageError, "adapter.spatial.alpha was 2.0, now it is 3.0"),
+        (["adapter.targets=spatial", "change=[adapter.targets]"], ModelError, "the checkpoint differs in"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -133,6 +150,55 @@ def test_other_settings_cannot_go_on(
         ran(model, dataset, f"resume={run}", "trainer.max_steps=4", *words)
     assert record_of(run) == record_of(short), "a refused resume leaves the run as it was"
     assert (run / ADAPTER).read_bytes() == (short / ADAPTER).read_bytes()
+
+
+def test_a_change_that_is_allowed_takes_effect(model: Path, dataset: Path, short: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(short, run)
+    words = ["optimizer.learning_rate=1e-7", "optimizer.weight_decay=0.5"]
+    change = "change=[optimizer.learning_rate,optimizer.weight_decay]"
+    assert ran(model, dataset, f"resume={run}", "trainer.max_steps=3", *words, change) == 0
+    [state] = FolderCheckpoint().load_checkpoint(run / "checkpoints" / "step-000003")["optimizer_states"]
+    assert {group["lr"] for group in state["param_groups"]} == {1e-7, 0.2e-7}
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.5}
+
+
+def test_the_same_command_goes_on_in_its_run_dir(model: Path, dataset: Path, short: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(short, run)
+    assert ran(model, dataset, f"run_dir={run}", "trainer.max_steps=3") == 0
+    assert record_of(run)["step"] == 3
+    with pytest.raises(UsageError, match="the run is complete at step 3"):
+        ran(model, dataset, f"run_dir={run}", "trainer.max_steps=3")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["trainer.save_every=1", "trainer.max_steps=3", "data.batch_size=1"]
+    assert ran(model, dataset, *words, f"run_dir={tmp_path}/whole") == 0
+    run = cut_to(tmp_path / "whole", tmp_path / "again", keep=2)
+    newest = checkpoints(run)[-1] / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert ran(model, dataset, *words, f"resume={run}") == 0
+    assert "step-000002 is passed over: tensors.safetensors is not what manifest.json lists" in capsys.readouterr().err
+    assert_equal_tensors(run / ADAPTER, tmp_path / "whole" / ADAPTER)
+
+
+def test_two_processes_never_train_in_one_folder(model: Path, dataset: Path, short: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(short, run)
+    with locked(run), pytest.raises(UsageError, match=f"process {os.getpid()} on .* trains there"):
+        ran(model, dataset, f"resume={run}", "trainer.max_steps=3")
+    assert record_of(run) == record_of(short)
+
+
+def test_another_base_cannot_go_on(dataset: Path, short: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(short, run)
+    other = save_tiny_svd(tmp_path / "other", seed=1)
+    with pytest.raises(ModelError, match="it was trained on another base: same shapes, other weights"):
+        ran(other, dataset, f"resume={run}", "trainer.max_steps=3")
 
 
 def test_another_dataset_cannot_go_on(model: Path, short: Path, tmp_path: Path) -> None:

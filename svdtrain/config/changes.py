@@ -1,0 +1,59 @@
+"""Which settings may differ when a run goes on: those that change neither what is learnt nor from what."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.secrets import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HARMLESS = re.compile(
+    r"run_dir|resume|change|privacy|supervise|logger\..*|validation\.(every|sample_every|sample_inputs|sample_seed|sampling_steps)"
+    r"|model\.(id|revision|source|variant|motion_adapter|licence|sampling_steps|guidance|validate_every|max_steps|learning_rate|rank"
+    r"|batch_size|gradient_checkpointing|data_fps)"
+    r"|data\.(source|workers|batch_size|cache|cache_dir|cache_dtype|shard_cache|shard_cache_gb|decode_deadline|verify|allow_change"
+    r"|on_bad_sample|max_bad_fraction)"
+    r"|trainer\.(max_steps|precision|device|devices|gradient_checkpointing|save_every|keep_checkpoints|keep_adapters|log_every|watchdog)"
+    r"|adapter\.rank"
+)
+"""What only says where and how fast, what is looked at, what others refer to, or what is checked by its content: base, data
+and global batch have fingerprints of their own."""
+MOST_TOLD = 3
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Key -> (value of the run, value now) of each setting that differs."""
+    old, new = _flat(redacted(before)), _flat(redacted(now))  # as the run's record is
+    return {
+        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+    }
+
+
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Raise UsageError for settings that differ from the run's, but for harmless ones and those in `allowed`.
+
+    An allowed key allows those that follow it by reference: optimizer.learning_rate every half's.
+    """
+    leaves = {key.rpartition(".")[2] for key in allowed}
+    found = {key: pair for key, pair in changes(before, now).items() if not HARMLESS.fullmatch(key)}
+    if now["optimizer"]["schedule"] == "cosine" and before["trainer"]["max_steps"] != now["trainer"]["max_steps"]:
+        found["trainer.max_steps"] = (before["trainer"]["max_steps"], now["trainer"]["max_steps"])
+    found = {key: pair for key, pair in found.items() if key.rpartition(".")[2] not in leaves}
+    if not found:
+        return
+    told = "; ".join(f"{key} was {old}, now it is {new}" for key, (old, new) in list(found.items())[:MOST_TOLD])
+    more = f" (and {len(found) - MOST_TOLD} more)" if len(found) > MOST_TOLD else ""
+    keys = ",".join(found) if len(found) <= MOST_TOLD else "…"
+    raise UsageError(
+        f"the run cannot go on: {told}{more}", f"the run's own settings, or change=[{keys}] to train on with these"
+    )
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(node, dict):
+        return {prefix.rstrip("."): list(node) if isinstance(node, tuple) else node}
+    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}{name}.").items()}
