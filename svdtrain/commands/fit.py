@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: FitConfig, overrides: list[str]) -> int:
-    """Train, look, save; the exit code is 143 or 130 after a stop by signal."""
+    """Train, look, save; the exit code is 143, 130 or 75 after a stop by signal."""
     console = Console(quiet=not is_first_rank())
     quiet_packages()
     with ExitStack() as held:
@@ -113,7 +113,8 @@ def _run(config: FitConfig, overrides: list[str], console: Console, held: ExitSt
         bad_samples=dict(data.bad_samples.reasons),
     )
     _tell(console, config, record, validation, stop)
-    return stop.exit_code or 0
+    # Of ranks that Lightning started itself, any code but 0 would have it kill the first one.
+    return (stop.exit_code or 0) if is_first_rank() else 0
 
 
 def _introduce(

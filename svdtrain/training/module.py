@@ -113,15 +113,25 @@ class FineTuning(pl.LightningModule):
     def record(self, loss_B: Tensor, sigma_B: Tensor, keys_B: Sequence[str]) -> None:
         """Keep each clip's loss with its noise level, of all ranks; one that is not finite ends the run before the step."""
         pairs = torch.stack([sigma_B.float(), loss_B.detach().float()], dim=1)
-        for (sigma, loss), key in zip(pairs.tolist(), keys_B, strict=True):
-            if not math.isfinite(loss):
-                raise NumericError(
-                    f"the loss of clip '{key}' at step {self.global_step}, sigma {sigma:.3g}, is {loss}",
-                    "lower optimizer.learning_rate, or look at that clip",
-                )
         everywhere: list[list[float]] = of_all_ranks(pairs).tolist()
+        if not all(math.isfinite(loss) for _, loss in everywhere):
+            rank, key, sigma, loss = self._first_bad(pairs, keys_B)
+            where = f", rank {rank}," if distributed.is_initialized() else ","
+            raise NumericError(
+                f"the loss of clip '{key}' at step {self.global_step}{where} sigma {sigma:.3g}, is {loss}",
+                "lower optimizer.learning_rate, or look at that clip",
+            )
         self.losses.extend((sigma, loss) for sigma, loss in everywhere)
         self.last_loss = sum(loss for _, loss in everywhere) / len(everywhere)
+
+    def _first_bad(self, pairs: Tensor, keys_B: Sequence[str]) -> tuple[int, str, float, float]:
+        """(rank, clip, sigma, loss) of the first loss that is not finite: the same on all ranks, so that none waits."""
+        bad = [(key, *pair) for key, pair in zip(keys_B, pairs.tolist(), strict=True) if not math.isfinite(pair[1])]
+        found: list[Any] = [bad]
+        if distributed.is_initialized():
+            found = [None] * distributed.get_world_size()
+            distributed.all_gather_object(found, bad)
+        return next((rank, *rows[0]) for rank, rows in enumerate(found) if rows)
 
     def losses_by_level(self) -> dict[str, float]:
         """Mean loss and mean per noise level since the last call, with each level's share of clips: exact parts of the mean."""
