@@ -23,7 +23,7 @@ from svdtrain.foundation.errors import ModelError, UsageError
 from svdtrain.foundation.hardware import is_first_rank
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.reporting.run_lock import locked
-from svdtrain.reporting.run_record import RunRecord, newest_run
+from svdtrain.reporting.run_record import RunRecord, newest_run, refuse_taken
 from svdtrain.training import build
 from svdtrain.training.callbacks.average import WeightAverage
 from svdtrain.training.callbacks.position import StreamPosition
@@ -68,8 +68,11 @@ def _run(config: FitConfig, overrides: list[str], console: Console, held: ExitSt
     module = build.build_module(config, family)
     data.stream.latents = find_latents(config, family, data.stream)
     module.encoded_ahead = data.stream.latents is not None
+    if config.run_dir and not going_on and is_first_rank():
+        refuse_taken(Path(config.run_dir))
+        held.enter_context(locked(Path(config.run_dir)))
     record = _open_run(config, going_on, overrides)
-    if not going_on and is_first_rank():
+    if not config.run_dir and not going_on and is_first_rank():
         held.enter_context(locked(record.run_dir))
     checkpoint = _checkpoint_of(config, record, base_fingerprint)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]

@@ -101,6 +101,14 @@ COMMANDS = (
         ),
     ),
     Command(
+        "selftest",
+        "svdtrain.commands.selftest",
+        "selftest",
+        "selftest.SelftestConfig",
+        "kill a fit again and again, and see whether it ends in the same bytes",
+        ("kill=20", "kill=200 out=selftest/"),
+    ),
+    Command(
         "export",
         "svdtrain.commands.export",
         "export",

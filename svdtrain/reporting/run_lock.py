@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.errors import SystemFault, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,17 +22,23 @@ LOCK, HOLDER = ".lock", ".lock.json"
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the folder. Raises UsageError that names the process which holds it."""
+    fresh = not run_dir.exists() or not any(run_dir.iterdir())
     lock = FileLock(run_dir / LOCK)
     try:
+        run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(f"{run_dir}: {_holder(run_dir)} trains there", "wait for it, or stop it") from None
+    except OSError as error:
+        raise SystemFault(f"{run_dir}: cannot be written: {error.strerror}", "a folder you may write to") from error
     try:
         (run_dir / HOLDER).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
         (run_dir / HOLDER).unlink(missing_ok=True)
         lock.release()
+        if fresh and not (run_dir / "run.json").exists():
+            (run_dir / LOCK).unlink(missing_ok=True)
 
 
 def _holder(run_dir: Path) -> str:

@@ -78,14 +78,26 @@ def newest_run(name: str) -> Path:
     return runs[-1]
 
 
+def refuse_taken(path: Path) -> None:
+    """Raise UsageError for a folder that holds anything, or is a file."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"run_dir={path}: taken by another run or file", "choose another folder")
+    if path.exists() and not _is_free(path):
+        raise UsageError(f"run_dir={path}: the folder is not empty", "two runs never share a folder: choose another")
+
+
+def _is_free(path: Path) -> bool:
+    """Empty, or all that is there is a run that was killed before it had begun."""
+    names = {one.name for one in path.iterdir() if not one.name.startswith((".lock", ".partial-"))}
+    begun = path / "run.json"
+    return not names or (names <= {"run.json", "config.yaml"} and begun.is_file() and not begun.stat().st_size)
+
+
 def _reserve(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise UsageError(
-                f"run_dir={path}: the folder is not empty", "two runs never share a folder: choose another"
-            )
-        (path / "run.json").touch(exist_ok=False)  # of two runs that start together, one fails here
+        refuse_taken(path)
+        (path / "run.json").touch()  # begun; without a word in it, where a run was killed here
     except FileExistsError as error:
         raise UsageError(f"run_dir={path}: taken by another run or file", "choose another folder") from error
     except OSError as error:

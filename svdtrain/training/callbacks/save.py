@@ -33,10 +33,10 @@ class SaveCheckpoints(Callback):
         step = trainer.global_step
         if step != self.saved_step and (step % self.every == 0 or step == trainer.max_steps or trainer.should_stop):
             self.saved_step = step
-            trainer.save_checkpoint(self.run_dir / "checkpoints" / f"step-{step:06d}")
             with self.average.applied(module):
                 if trainer.is_global_zero:
-                    self.write_result(step)
+                    self.write_result(step)  # first: a run that is killed between the two does these steps again
+            trainer.save_checkpoint(self.run_dir / "checkpoints" / f"step-{step:06d}")
             for old in checkpoints(self.run_dir)[: -self.keep]:
                 trainer.strategy.remove_checkpoint(old)
 
