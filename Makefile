@@ -8,7 +8,7 @@ PINS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test lint format types tests wheel clean
+.PHONY: help quickstart install test lint format types tests audit wheel clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -34,6 +34,9 @@ types: $(VENV)/.installed-dev ## the type checker
 
 tests: $(VENV)/.installed-dev ## the tests alone, in JOBS=2 processes
 	OMP_NUM_THREADS=1 $(RUN) pytest -n $(JOBS)
+
+audit: $(VENV)/.installed-dev ## known vulnerabilities of what is pinned, where the database can be reached
+	$(RUN) scripts.audit
 
 wheel: $(VENV)/.installed-dev ## dist/svdtrain-*.whl
 	$(RUN) build --wheel --no-isolation

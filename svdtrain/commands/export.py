@@ -151,9 +151,13 @@ def _workshop(out: Path) -> Iterator[Path]:
 
 
 def _copied_samples(source: Path, workshop: Path) -> list[str]:
-    """The run's own comparison, where there is one."""
+    """The run's own comparison, where there is one; a link could lead to any file of this machine."""
     run = source.parent.parent
-    found = [run / name for name in ("before_after.mp4", "contact_sheet.png") if (run / name).is_file()]
+    found = [
+        run / name
+        for name in ("before_after.mp4", "contact_sheet.png")
+        if (run / name).is_file() and not (run / name).is_symlink()
+    ]
     if found:
         (workshop / "samples").mkdir()
     for path in found:

@@ -68,12 +68,7 @@ def _run(config: FitConfig, overrides: list[str], console: Console, held: ExitSt
     module = build.build_module(config, family)
     data.stream.latents = find_latents(config, family, data.stream)
     module.encoded_ahead = data.stream.latents is not None
-    if config.run_dir and not going_on and is_first_rank():
-        refuse_taken(Path(config.run_dir))
-        held.enter_context(locked(Path(config.run_dir)))
-    record = _open_run(config, going_on, overrides)
-    if not config.run_dir and not going_on and is_first_rank():
-        held.enter_context(locked(record.run_dir))
+    record = _open_run(config, going_on, overrides, held)
     checkpoint = _checkpoint_of(config, record, base_fingerprint)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
     record.update(state="running")
@@ -138,16 +133,21 @@ def _introduce(
     console.print(f"run folder {record.run_dir}", highlight=False)
 
 
-def _open_run(config: FitConfig, going_on: Path | None, overrides: list[str]) -> RunRecord:
-    """A new run folder, or the one to go on with."""
+def _open_run(config: FitConfig, going_on: Path | None, overrides: list[str], held: ExitStack) -> RunRecord:
+    """A new run folder, held, or the one to go on with."""
     inherited = os.environ.get("SVDTRAIN_RUN_DIR") if int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
     if inherited:
         return RunRecord.reopen(Path(inherited), writes=False)
     if going_on:
         record = RunRecord.reopen(going_on, writes=is_first_rank())
         remove_staged(going_on)
+    elif config.run_dir:
+        refuse_taken(Path(config.run_dir))
+        held.enter_context(locked(Path(config.run_dir)))
+        record = RunRecord.create(config.name, config.run_dir, config.model_dump(mode="json"), overrides, is_held=True)
     else:
-        record = RunRecord.create(config.name, config.run_dir, config.model_dump(mode="json"), overrides)
+        record = RunRecord.create(config.name, None, config.model_dump(mode="json"), overrides)
+        held.enter_context(locked(record.run_dir))
     os.environ["SVDTRAIN_RUN_DIR"] = str(record.run_dir)  # ranks that Lightning starts share the folder
     return record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel
@@ -33,7 +33,8 @@ def _group_names(roots: Sequence[Path], config_name: str) -> list[str]:
         names = sorted(file.stem for root in roots for file in root.glob("*.yaml"))
         raise UsageError(f"{config_name}: no such primary config; {nearest(config_name, names)}")
     names: list[str] = []
-    for entry in (yaml.safe_load(primary.read_text(encoding="utf-8")) or {}).get("defaults", []):
+    content = _content(primary)
+    for entry in content.get("defaults", []) if isinstance(content, dict) else []:
         if isinstance(entry, str) and entry not in ("_self_", config_name):
             names += _group_names(roots, entry)
         if isinstance(entry, dict) and not str(next(iter(entry))).startswith("override "):
@@ -45,11 +46,19 @@ def searched(roots: Sequence[Path], config_name: str) -> list[object]:
     """Where a primary config has Hydra look for more."""
     found: list[object] = []
     for file in (root / f"{config_name}.yaml" for root in roots):
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        content = _content(file) if file.is_file() else None
         hydra = content.get("hydra") if isinstance(content, dict) else None
         places = hydra.get("searchpath") if isinstance(hydra, dict) else None
         found += places if isinstance(places, list) else [] if places is None else [places]
     return found
+
+
+def _content(file: Path) -> Any:  # noqa: ANN401
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{file}, line {line}: not YAML: {error.problem}") from error
 
 
 def first_comment(file: Path) -> str:

@@ -156,6 +156,8 @@ def _composed(request: Request, overrides: list[str]) -> DictConfig:
             composed = hydra.compose(request.config_name, overrides, return_hydra_config=True)
     except COMPOSITION_ERRORS as error:
         raise composition_error(error) from error
+    except KeyError as error:
+        raise UsageError(f"hydra.job.env_copy: is refused, and there is no variable {error}") from error
     refuse_code(OmegaConf.to_container(composed, resolve=False), request.given)
     HydraConfig.instance().set_config(composed)
     with open_dict(composed):

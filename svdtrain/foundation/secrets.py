@@ -23,7 +23,8 @@ TEXTS = (
     re.compile(r"(?P<kept>\b[a-z][a-z0-9+.-]{0,20}://)[^\s/?#@'\"]{1,1000}(?=@)", re.IGNORECASE),
     # api_key=…, --token …, ?X-Amz-Signature=…, "password": "…", Authorization: Bearer …
     re.compile(
-        rf"(?P<kept>(?<![a-z0-9])[a-z0-9_.-]{{0,32}}(?:{NAME}|signature|accesskeyid)['\"]?\s*[=:]\s*['\"]?|[?&;]sig=|\bbearer )"
+        rf"(?P<kept>(?<![a-z0-9/])[a-z0-9_.-]{{0,32}}(?:{NAME}|signature|accesskeyid)['\"]?\s*[=:]\s*['\"]?"
+        r"|[?&;]sig=|\bbearer )"
         rf"(?!{re.escape(HIDDEN)}|null\b|none\b|true\b|false\b)(?:(?<=['\"])[^'\"]+|[^\s&;,'\"\])}}]+)",
         re.IGNORECASE,
     ),

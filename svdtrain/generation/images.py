@@ -9,6 +9,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from svdtrain.foundation.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""Others Pillow may hand to programs: PostScript to Ghostscript."""
 
 
 def find_images(place: str) -> list[Path]:
@@ -27,7 +29,7 @@ def find_images(place: str) -> list[Path]:
 def read_image(path: Path, height: int, width: int) -> Image.Image:
     """RGB, upright, scaled to cover height x width and cropped at the centre. Raises DataError for what is no picture."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             picture = ImageOps.exif_transpose(file).convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())

@@ -28,9 +28,14 @@ class RunRecord:
         self.run_dir, self.fields, self.writes = run_dir, fields, writes
 
     @classmethod
-    def create(cls, name: str, run_dir: str | None, config: dict[str, Any], overrides: list[str]) -> RunRecord:
-        """A new folder: the given one, which must be empty or absent, or runs/NAME/TIME. Raises UsageError, SystemFault."""
-        path = _reserve(Path(run_dir)) if run_dir else _reserve_new(Path("runs") / name)
+    def create(
+        cls, name: str, run_dir: str | None, config: dict[str, Any], overrides: list[str], *, is_held: bool = False
+    ) -> RunRecord:
+        """A new folder: the given one, which must be empty or absent, or runs/NAME/TIME. Raises UsageError, SystemFault.
+
+        is_held: by a lock, so that what a killed run left before it had begun may be taken over.
+        """
+        path = _reserve(Path(run_dir), is_held=is_held) if run_dir else _reserve_new(Path("runs") / name)
         fields = {
             "name": name,
             "state": "running",
@@ -93,11 +98,11 @@ def _is_free(path: Path) -> bool:
     return not names or (names <= {"run.json", "config.yaml"} and begun.is_file() and not begun.stat().st_size)
 
 
-def _reserve(path: Path) -> Path:
+def _reserve(path: Path, *, is_held: bool = False) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         refuse_taken(path)
-        (path / "run.json").touch()  # begun; without a word in it, where a run was killed here
+        (path / "run.json").touch(exist_ok=is_held)  # of two runs that start together, one fails here
     except FileExistsError as error:
         raise UsageError(f"run_dir={path}: taken by another run or file", "choose another folder") from error
     except OSError as error:

@@ -36,6 +36,7 @@ PLAIN = [
     f"revision: {HEX40}",
     f"me/model@{HEX40}",
     "a" * 64,
+    "data.source='file:///etc/passwd': file: addresses are refused",
     "keys (KEY=VALUE), password=null, key=clip-3",
     "model.source: there is no such key; did you mean 'x'?",
 ]
