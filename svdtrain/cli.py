@@ -5,20 +5,29 @@ Nothing heavy is imported before a command is called with a config that stands.
 
 from __future__ import annotations
 
+import errno
+import gc
+import json
 import os
+import signal
 import sys
 import textwrap
 import traceback
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from svdtrain.config.commands import COMMANDS, Command
 from svdtrain.foundation import airgap
-from svdtrain.foundation.errors import SvdtrainError, SystemFault, UsageError, nearest
+from svdtrain.foundation.errors import SvdtrainError, SystemFault, UsageError, nearest, one_line, shown
+from svdtrain.foundation.garbage import uncollected
+from svdtrain.foundation.out_of_memory import LESS, is_out_of_memory
 from svdtrain.foundation.quiet import redact_logs
 from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from svdtrain.config.overrides import Request
 
 
@@ -36,7 +45,11 @@ COMPLETION = ("-sc", "--shell-completion")
 
 def entry() -> None:
     """The console script: `svdtrain` is `python -m svdtrain`."""
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # all is said and done: the code stands
+        signal.signal(number, signal.SIG_IGN)
+    gc.freeze()  # else the interpreter, on its way out, looks at every object that torch has: a second
+    sys.exit(code)
 
 
 def main(argv: list[str]) -> int:
@@ -51,7 +64,7 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         if debug:
             sys.stderr.write(redacted(traceback.format_exc()))
-        fault = airgap.refusal() or (error if isinstance(error, SvdtrainError) else _out_of_memory(error))
+        fault = airgap.refusal() or (error if isinstance(error, SvdtrainError) else _explained(error))
         if fault is not None:
             return _failed(fault.message, fault.hint, fault.exit_code)
         first = (str(error).strip().splitlines() or [""])[0]
@@ -63,6 +76,8 @@ def main(argv: list[str]) -> int:
 def _dispatch(argv: list[str]) -> None:
     if argv and argv[0] in COMPLETION:
         argv = _completion(argv)
+    if argv[:1] == ["--job"]:
+        raise SystemExit(_job(Path(argv[1])))
     if not argv or argv[0] in ("-h", "--help"):
         _say(_overview())
         return
@@ -74,7 +89,7 @@ def _dispatch(argv: list[str]) -> None:
         return
     table = {command.name: command for command in COMMANDS}
     if name not in table:
-        raise UsageError(f"{name}: no such command; {nearest(name, table)}")
+        raise UsageError(f"{shown(name)}: no such command; {nearest(name, table)}")
     command = table[name]
     from svdtrain.config import compose, overrides
 
@@ -92,9 +107,28 @@ def _dispatch(argv: list[str]) -> None:
     redact_logs()
     if command.light:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    compose.run(request, model, lambda: import_module(command.module).run)
+    compose.run(request, model, lambda: _imported(command))
     if fault := airgap.refusal():
         raise fault
+
+
+def _job(file: Path) -> int:
+    """One rank of a run that a launcher has composed and checked: its config as it stands."""
+    job = json.loads(file.read_text())
+    command = next(command for command in COMMANDS if command.name == job["command"])
+    config = command.settings().model_validate(job["config"])
+    if getattr(config, "privacy", "") == "airgapped":
+        airgap.close_network()
+    redact_logs()
+    code = _imported(command)(config, job["overrides"])
+    if fault := airgap.refusal():
+        raise fault
+    return code or 0
+
+
+def _imported(command: Command) -> Callable[[Any, list[str]], int | None]:
+    with uncollected(stays=True):
+        return import_module(command.module).run
 
 
 def _named(argv: list[str]) -> list[str]:
@@ -110,7 +144,7 @@ def _named(argv: list[str]) -> list[str]:
         _say("".join(f"  {row.name.partition(' ')[2]:<10} {row.summary}\n" for row in rows))
         raise SystemExit(0)
     if verb not in tools:
-        raise UsageError(f"{group} {verb}: no such tool; {nearest(verb, tools)}")
+        raise UsageError(f"{group} {shown(verb)}: no such tool; {nearest(verb, tools)}")
     return [f"{group} {verb}", *rest]
 
 
@@ -171,19 +205,20 @@ def _completion(argv: list[str]) -> list[str]:
     return [names[0], *argv]
 
 
-def _out_of_memory(error: Exception) -> SystemFault | None:
-    """By the class's name, so that torch need not be imported to ask."""
-    if not {kind.__name__ for kind in type(error).__mro__} & {"OutOfMemoryError", "MemoryError"}:
+def _explained(error: Exception) -> SvdtrainError | None:
+    """What any place may meet: no more memory, or a name for no file."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"{shown(str(error.filename))}: too long for the name of a file", "a shorter name or path")
+    if not is_out_of_memory(error):
         return None
     first = (str(error).strip().splitlines() or ["no more memory"])[0]
-    hint = "less at once: data.batch_size=1, trainer.gradient_checkpointing=true, fewer model.frames"
-    return SystemFault(f"out of memory: {first}", hint)
+    return SystemFault(f"out of memory: {first}", LESS)
 
 
 def _failed(message: str, hint: str, exit_code: int) -> int:
-    sys.stderr.write(f"error: {redacted(' '.join(message.split()))}\n")
+    sys.stderr.write(f"error: {one_line(redacted(message))}\n")
     if hint:
-        sys.stderr.write(f"hint: {redacted(' '.join(hint.split()))}\n")
+        sys.stderr.write(f"hint: {one_line(redacted(hint))}\n")
     return exit_code
 
 

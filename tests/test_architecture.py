@@ -18,11 +18,12 @@ LAYERS = (
     {"", "__main__"},
     {"cli"},
     {"commands"},
+    {"selftest"},
     {"training"},
     {"evaluation"},
     {"generation", "planning", "preparation"},
     {"families"},
-    {"adapters", "data", "diffusion", "config", "reporting"},
+    {"acceleration", "adapters", "data", "diffusion", "config", "launching", "reporting"},
     {"foundation", "types"},
 )
 """Imports point down; names on one line are strangers. "" is svdtrain/__init__.py."""

@@ -1,6 +1,7 @@
 """Every command in the documents is run here, or says above itself which test runs it or why none can.
 
-A fenced block of bash, sh or python is run as it stands, in the order of its document, in one empty folder a document.
+A fenced block of bash, sh or python is run as it stands, in the order of its document, in one empty folder a document. Its
+`python -m svdtrain` is warm (tests/warm_python.py); tests/test_end_to_end.py and tests/test_install.py start cold ones.
 Above a block, a comment may say otherwise:
 
     <!-- run by: tests/test_install.py::test_a_fit_runs -->    another test runs it
@@ -13,11 +14,15 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.warm_python import WarmPython, path_with
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("datasets/**/*.md")])
@@ -66,10 +71,17 @@ def faults(block: Block) -> list[str]:
     return []
 
 
-def run(document: list[Block], folder: Path) -> list[str]:
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        warm = WarmPython(Path(folder))
+        yield warm.programs
+        warm.close()
+
+
+def run(document: list[Block], folder: Path, programs: Path) -> list[str]:
     """Run a document's blocks one after the other in a folder; what went wrong, if anything."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PATH": path_with(programs), "PYTHONPATH": str(ROOT)}
     for block in document:
         if block.language not in SHELLS or block.reason:
             continue
@@ -90,10 +102,10 @@ def broken_links(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 class TestDocument:
-    def test_commands_work(self, path: Path, tmp_path: Path) -> None:
+    def test_commands_work(self, path: Path, tmp_path: Path, programs: Path) -> None:
         document = blocks(path.read_text())
         assert [fault for block in document for fault in faults(block)] == []
-        assert run(document, tmp_path) == []
+        assert run(document, tmp_path, programs) == []
 
     def test_links_lead_somewhere(self, path: Path) -> None:
         assert broken_links(path) == []
@@ -121,22 +133,27 @@ assert open("file").read() == "made\\n"
 """
 
 
-def test_blocks_run_in_order_in_one_folder_unless_a_reason_is_given(tmp_path: Path) -> None:
+def test_blocks_run_in_order_in_one_folder_unless_a_reason_is_given(tmp_path: Path, programs: Path) -> None:
     document = blocks(PAGE)
     assert [(block.line, block.language, block.reason) for block in document] == [
         (2, "bash", ""),
         (5, "python", ""),
         (11, "sh", "needs a GPU"),
     ]
-    assert run(document, tmp_path) == []
+    assert run(document, tmp_path, programs) == []
 
 
 @pytest.mark.parametrize(
     "page",
-    ["```bash\nfalse | cat\n```\n", "```python\nimport nothing_here\n```\n", "<!-- not run: -->\n```sh\nexit 1\n```\n"],
+    [
+        "```bash\nfalse | cat\n```\n",
+        "```sh\npython -m svdtrain fti\n```\n",
+        "```python\nimport nothing_here\n```\n",
+        "<!-- not run: -->\n```sh\nexit 1\n```\n",
+    ],
 )
-def test_a_block_that_fails_is_seen(page: str, tmp_path: Path) -> None:
-    assert run(blocks(page), tmp_path)
+def test_a_block_that_fails_is_seen(page: str, tmp_path: Path, programs: Path) -> None:
+    assert run(blocks(page), tmp_path, programs)
 
 
 @pytest.mark.parametrize(
@@ -163,3 +180,15 @@ def test_readmes_table_of_models_is_what_the_registry_and_the_configs_say() -> N
 
     readme = (ROOT / "README.md").read_text()
     assert readme == with_table(readme), "PYTHONPATH=. python scripts/model_table.py writes it"
+
+
+def test_the_tables_of_faults_are_what_the_selftest_found() -> None:
+    from scripts.fault_table import FAULTS, README, counts, kept_rows, table, with_part
+    from svdtrain.selftest.faults.table import TABLE
+
+    rows = kept_rows()
+    assert [(row["number"], row["name"]) for row in rows] == [(fault.number, fault.name) for fault in TABLE]
+    assert FAULTS.read_text() == with_part(FAULTS.read_text(), table(rows)), (
+        "PYTHONPATH=. python scripts/fault_table.py"
+    )
+    assert README.read_text() == with_part(README.read_text(), counts(rows))

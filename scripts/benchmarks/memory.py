@@ -20,11 +20,11 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
+from svdtrain.acceleration.recompute import recompute
 from svdtrain.adapters.inject import inject
 from svdtrain.adapters.spec import AdapterSpec, HalfSpec
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.planning.memory import MemoryPrediction, predict_peak
-from svdtrain.training.recompute import recompute_blocks
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 TARGETS = r"transformer_blocks\.\d+\.attn1\.(to_q|to_k|to_v|to_out\.0)"
@@ -69,7 +69,7 @@ def denoiser_of(case: Case, *, mixed: bool) -> nn.Module:
     if not mixed:
         nn.Module.to(denoiser, torch.bfloat16)
     if case.recomputed:
-        recompute_blocks(denoiser, ["CogVideoXBlock"])
+        recompute(denoiser, "blocks", ["CogVideoXBlock"])
     return denoiser
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svdtrain.foundation.errors import ModelError
+from svdtrain.foundation.errors import ModelError, shown
 from svdtrain.foundation.files import write_atomic
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Container:
         end = self._first
         for name, entry in sorted(self.entries.items(), key=lambda item: (item[1].start, item[1].stop)):
             if entry.start != end:
-                raise self._torn(f"'{name}' does not begin where the tensor before it ends")
+                raise self._torn(f"'{shown(name)}' does not begin where the tensor before it ends")
             end = entry.stop
         if end != size:
             raise self._torn(f"{size:,} bytes, its header speaks of {end:,}")
@@ -73,7 +73,8 @@ class Container:
         kind = NUMPY.get(entry.dtype) or INTEGERS.get(entry.dtype)
         if kind is None or math.prod(entry.shape) != 1:
             raise ModelError(
-                f"{self.path}: '{name}' is {entry.dtype} {list(entry.shape)}, and one number is wanted", "damaged"
+                f"{self.path}: '{shown(name)}' is {shown(entry.dtype)} {shown(list(entry.shape))}, and one number is wanted",
+                "damaged",
             )
         if entry.dtype in NUMPY:
             return float(self.array(name).reshape(-1)[0])
@@ -83,7 +84,7 @@ class Container:
         """A tensor as a new fp32 array. Raises ModelError for one that is no floating-point tensor."""
         entry = self.entries[name]
         if entry.dtype not in NUMPY:
-            raise ModelError(f"{self.path}: '{name}' is {entry.dtype}", f"read are {', '.join(NUMPY)}")
+            raise ModelError(f"{self.path}: '{shown(name)}' is {shown(entry.dtype)}", f"read are {', '.join(NUMPY)}")
         flat: Array = np.frombuffer(self._bytes, NUMPY[entry.dtype], math.prod(entry.shape), entry.start)
         if entry.dtype == "BF16":
             flat = (flat.astype(np.uint32) << 16).view(np.float32)
@@ -102,7 +103,7 @@ class Container:
         try:
             header = json.loads(self._bytes[8 : self._first], object_pairs_hook=self._unique)
         except (ValueError, RecursionError) as error:
-            raise self._torn(f"its header is no JSON: {error}") from error
+            raise self._torn(f"its header is no JSON: {shown(str(error))}") from error
         if not isinstance(header, dict):
             raise self._torn("its header is no table")
         return header
@@ -111,7 +112,7 @@ class Container:
         table = dict(pairs)
         if len(table) < len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise ModelError(f"{self.path}: '{twice}' stands in it twice", "the file is damaged or forged")
+            raise ModelError(f"{self.path}: '{shown(twice)}' stands in it twice", "the file is damaged or forged")
         return table
 
     def _texts(self, value: Any) -> dict[str, str]:  # noqa: ANN401
@@ -124,14 +125,15 @@ class Container:
             start, stop = (self._first + int(offset) for offset in value["data_offsets"])
             entry = Entry(str(value["dtype"]), tuple(int(n) for n in value["shape"]), start, stop)
         except (TypeError, KeyError, ValueError, OverflowError) as error:
-            raise self._torn(f"what its header says of '{name}' cannot be read") from error
+            raise self._torn(f"what its header says of '{shown(name)}' cannot be read") from error
         if "/" in name or "\\" in name or ".." in name or not name.isprintable():
-            raise ModelError(f"{self.path}: {ascii(name)[:80]} is a path, no name of a tensor", "the file is forged")
-        width = int(NUMPY[entry.dtype][-1]) if entry.dtype in NUMPY else None
+            raise ModelError(f"{self.path}: '{shown(name)}' is a path, no name of a tensor", "the file is forged")
+        kind = NUMPY.get(entry.dtype) or INTEGERS.get(entry.dtype)
+        width = int(kind[-1]) if kind else None
         wrong = width is not None and math.prod(entry.shape) * width != stop - start
         deep = len(entry.shape) > MOST_AXES or min(entry.shape, default=0) < 0
         if wrong or deep or not self._first <= start <= stop <= size:
-            raise self._torn(f"{size:,} bytes; '{name}' {list(entry.shape)} is not whole")
+            raise self._torn(f"{size:,} bytes; '{shown(name)}' {shown(list(entry.shape), 30)} is not whole")
         return entry
 
     def _torn(self, what: str) -> ModelError:

@@ -14,7 +14,7 @@ from svdtrain.adapters import formats
 from svdtrain.adapters.container import DTYPES, Container, write_container
 from svdtrain.adapters.patterns import safe_pattern
 from svdtrain.adapters.spec import AdapterInfo
-from svdtrain.foundation.errors import ModelError
+from svdtrain.foundation.errors import ModelError, shown
 from svdtrain.foundation.files import write_atomic
 from svdtrain.foundation.secrets import redacted
 
@@ -87,7 +87,7 @@ def read_adapter(place: str | Path, layout: Layout | None = None) -> AdapterFile
     if keys.strange:
         first = ", ".join(f"'{key}'" for key in keys.strange[:3])
         hint = "read are LoRA, DoRA, LoHa and LoKr as peft, diffusers, kohya's tools and svdtrain write them"
-        raise ModelError(f"{path}: {len(keys.strange)} tensors are no adapter's, first {first}", hint)
+        raise ModelError(f"{path}: {len(keys.strange)} tensors are no adapter's, first {shown(first, 100)}", hint)
     settings = read_settings(path, container, formats.format_of(container.entries))
     guessed = formats.recognised(container, keys) if layout is None else None
     if guessed and all(formats.module_of(stem, guessed) for stem in keys.stems):
@@ -110,12 +110,12 @@ def _read(
         arrays = {part: container.array(key) for part, key in parts.items() if part != formats.ALPHA}
         if bad := next((parts[part] for part, array in arrays.items() if not np.isfinite(array).all()), None):
             raise ModelError(
-                f"{path}: '{bad}' holds numbers that are not finite", "use an earlier checkpoint of the run"
+                f"{path}: '{shown(bad)}' holds numbers that are not finite", "use an earlier checkpoint of the run"
             )
         alpha = container.number(parts[formats.ALPHA]) if formats.ALPHA in parts else None
         layer = formats.layer_from(module, arrays, alpha, settings, where=str(path))
         if fault := layer.fault(layout.shapes[module] if layout else None):
-            raise WrongSize(f"{path}: '{module}': {fault}", "it was made for a model of another size")
+            raise WrongSize(f"{path}: '{shown(module)}': {shown(fault, 90)}", "it was made for a model of another size")
         layers[module] = layer
     _refuse_half(path, set(layers), settings, layout)
     return AdapterFile(
@@ -143,17 +143,21 @@ def _modules(path: Path, stems: Mapping[str, Any], layout: Layout | None) -> dic
     if unknown:
         first = ", ".join(f"'{stem}'" for stem in unknown[:3])
         raise ModelError(
-            f"{path}: {len(unknown)} of its {len(found)} modules are not in this model, first {first}",
+            f"{path}: {len(unknown)} of its {len(found)} modules are not in this model, first {shown(first, 100)}",
             "it was made for another kind or size of model",
         )
     modules = {stem: module for stem, module in found.items() if module is not None}
     if len(set(modules.values())) < len(modules):
         names = list(modules.values())
         twice = next(name for name in names if names.count(name) > 1)
-        raise ModelError(f"{path}: '{twice}' stands in it twice, spelled differently", "the file is damaged or forged")
+        raise ModelError(
+            f"{path}: '{shown(twice)}' stands in it twice, spelled differently", "the file is damaged or forged"
+        )
     if layout is None and (flat := next((m for m in modules.values() if "." not in m), None)):
         hint = "base=FOLDER of the model that it was made for"
-        raise ModelError(f"{path}: whose module is '{flat}'? No published model that svdtrain knows has one", hint)
+        raise ModelError(
+            f"{path}: whose module is '{shown(flat)}'? No published model that svdtrain knows has one", hint
+        )
     return modules
 
 
@@ -168,7 +172,7 @@ def _refuse_half(path: Path, there: set[str], settings: formats.Settings | None,
             pattern = safe_pattern(targets)
         except ValueError as error:
             raise ModelError(
-                f"{path}: target_modules in its settings: {error}", "the file is damaged or forged"
+                f"{path}: target_modules in its settings: {shown(str(error), 90)}", "the file is damaged or forged"
             ) from error
         stated = {name for name in layout.shapes if pattern.fullmatch(name)}
     else:
@@ -176,7 +180,7 @@ def _refuse_half(path: Path, there: set[str], settings: formats.Settings | None,
         stated = {name for name in layout.shapes if name in targets or name.endswith(endings)}
     if missing := sorted(stated - there):
         first = ", ".join(f"'{name}'" for name in missing[:3])
-        message = f"{path}: {len(missing)} of its {len(stated)} modules are missing, first {first}"
+        message = f"{path}: {len(missing)} of its {len(stated)} modules are missing, first {shown(first, 100)}"
         raise ModelError(message, "the file is cut, or was taken apart by a tool that left its settings as they were")
 
 
@@ -192,7 +196,9 @@ def read_settings(path: Path, container: Container, kind: str) -> formats.Settin
             text = beside.read_text(encoding="utf-8")
         return formats.settings_from(text) if text else None
     except (ValueError, TypeError, RecursionError, OSError) as error:
-        raise ModelError(f"{path}: its settings cannot be read ({error})", f"mend {CONFIG} or train again") from error
+        raise ModelError(
+            f"{path}: its settings cannot be read ({shown(str(error), 120)})", f"mend {CONFIG} or train again"
+        ) from error
 
 
 def _dtype(container: Container) -> str:

@@ -16,7 +16,7 @@ from svdtrain.adapters.layout import packaged_layouts
 from svdtrain.adapters.names import without_motion_module_name
 from svdtrain.adapters.patterns import safe_pattern
 from svdtrain.adapters.spec import AdapterInfo
-from svdtrain.foundation.errors import ModelError
+from svdtrain.foundation.errors import ModelError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -174,7 +174,7 @@ def settings_from(text: str) -> Settings:
     stated = {name: values[name] for name in ("lora_alpha", "alpha") if values.get(name) is not None}
     for name, alpha in (stated | (values.get("alpha_pattern") or {})).items():
         if not isinstance(alpha, int | float) or not LEAST_ALPHA <= alpha <= MOST_ALPHA:
-            raise ValueError(f"{name} is {alpha}, outside {LEAST_ALPHA:g} to {MOST_ALPHA:g}")
+            raise ValueError(f"{shown(name)} is {shown(alpha, 20)}, outside {LEAST_ALPHA:g} to {MOST_ALPHA:g}")
     return Settings(values)
 
 
@@ -212,18 +212,18 @@ def layer_from(
     """A layer of its tensors; its scale from its own alpha, else from the settings, else 1. Raises ModelError."""
     factors = dict(parts)
     if not factors:
-        raise ModelError(f"{where}: '{module}' has an alpha and no weights", "the file is damaged")
+        raise ModelError(f"{where}: '{shown(module)}' has an alpha and no weights", "the file is damaged")
     if MAGNITUDE in factors:
         factors[MAGNITUDE] = _rows(factors[MAGNITUDE])
     layer = Layer(factors)
     hint = "the file is damaged, or of a kind that svdtrain does not read"
     if fault := layer.fault():
-        raise ModelError(f"{where}: '{module}': {fault}", hint)
+        raise ModelError(f"{where}: '{shown(module)}': {shown(fault, 90)}", hint)
     stated = str((settings.values.get("peft_type") if settings else None) or "").lower()
     dora = bool(settings and settings.values.get("use_dora"))
     wanted = "dora" if dora else stated if stated in ("loha", "lokr") else layer.kind
     if layer.kind != wanted:
-        lost = f", and '{module}.{MAGNITUDE}' is missing" if dora else ""
+        lost = f", and '{shown(module)}.{MAGNITUDE}' is missing" if dora else ""
         raise ModelError(
             f"{where}: its settings speak of a {wanted}{lost}", "a tool that does not know the kind has cut it"
         )
@@ -235,7 +235,8 @@ def layer_from(
         return Layer(factors, settings.scale(module, layer.rank) if settings else 1.0)
     except ValueError as error:
         raise ModelError(
-            f"{where}: '{module}': {error}", "the settings belong to another file, or one is damaged"
+            f"{where}: '{shown(module)}': {shown(str(error), 90)}",
+            "the settings belong to another file, or one is damaged",
         ) from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from svdtrain.adapters.container import Container
 from svdtrain.adapters.names import spellings, stability_names
 from svdtrain.adapters.targets import half_of
-from svdtrain.foundation.errors import ModelError
+from svdtrain.foundation.errors import ModelError, shown
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Array = np.ndarray[Any, np.dtype[Any]]
+LONGEST_NAME = 255
+"""Bytes that a file system takes for the name of a folder."""
 COMPONENTS = ("unet", "transformer")
 
 
@@ -100,6 +102,8 @@ def base_folder(place: str) -> Path:
 
     Raises ModelError when it is none of these; nothing is downloaded.
     """
+    if max(len(part.encode()) for part in place.split("/")) > LONGEST_NAME:
+        raise ModelError(f"base={shown(place)}: there is no such folder", "base=FOLDER, OWNER/NAME or nano")
     path, packed = Path(place), packaged("assets") / place
     if "/" not in place and (packed / "model_index.json").is_file():
         return packed  # ./nano is a folder of that name

@@ -1,50 +1,51 @@
-"""`python -m svdtrain fit`: the run as a story."""
+"""`python -m svdtrain fit` in one process: the run as a story."""
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import ExitStack
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-import svdtrain
-from svdtrain.adapters.files import save_adapter
-from svdtrain.adapters.fingerprint import differences, fingerprint
-from svdtrain.adapters.inject import adapter_layers, adapter_parameters, peft_config
-from svdtrain.config.changes import refuse_changes
+from svdtrain.acceleration.attention import attention_kernels
+from svdtrain.adapters.fingerprint import fingerprint
+from svdtrain.commands.fit_parts import assemble
+from svdtrain.commands.fit_report import introduce, tell
+from svdtrain.commands.run_folder import checkpoint_of, going_on, opened
 from svdtrain.families.build import build_family, refuse_sizes
-from svdtrain.families.registry import spec_of
-from svdtrain.foundation.errors import ModelError, UsageError
-from svdtrain.foundation.hardware import is_first_rank
+from svdtrain.foundation.errors import LostRank
+from svdtrain.foundation.hardware import choose_device, is_first_rank
+from svdtrain.foundation.out_of_memory import is_out_of_memory
 from svdtrain.foundation.quiet import quiet_packages
-from svdtrain.reporting.run_lock import locked
-from svdtrain.reporting.run_record import RunRecord, newest_run, refuse_taken
+from svdtrain.launching.launcher import leave_with_launcher
+from svdtrain.launching.notice import Notice
+from svdtrain.launching.pulse import BEATS_VARIABLE, Pulse
+from svdtrain.launching.slurm import queue_again
+from svdtrain.launching.watchdog import Watchdog
+from svdtrain.planning.ladder import settle, with_rung
+from svdtrain.planning.relief import explain
+from svdtrain.reporting.run_record import versions
 from svdtrain.training import build
-from svdtrain.training.callbacks.average import WeightAverage
 from svdtrain.training.callbacks.position import StreamPosition
-from svdtrain.training.callbacks.progress import StepProgress
-from svdtrain.training.callbacks.sample import SampleVideos
-from svdtrain.training.callbacks.save import SaveCheckpoints
+from svdtrain.training.callbacks.pulse import PulseMarks
 from svdtrain.training.callbacks.stop import GracefulStop
-from svdtrain.training.callbacks.validate import SigmaGridValidation
-from svdtrain.training.checkpoint import about_checkpoint, newest_whole, remove_staged, step_of
+from svdtrain.training.checkpoint import FolderCheckpoint, step_of
 from svdtrain.training.latents import find_latents
 from svdtrain.training.loggers import build_loggers
+from svdtrain.training.ranks import joined, lost_ranks_told, meet, rank
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
+    from pytorch_lightning.loggers import Logger
 
-    from svdtrain.adapters.spec import AdapterInfo
-    from svdtrain.config.schema import FitConfig
+    from svdtrain.config.schema import FitConfig, TrainerConfig
     from svdtrain.data.datamodule import ClipDataModule
-    from svdtrain.families.protocol import ModelFamily
-
-log = logging.getLogger(__name__)
+    from svdtrain.foundation.errors import SystemFault
+    from svdtrain.reporting.run_record import RunRecord
+    from svdtrain.training.module import FineTuning
 
 
 def run(config: FitConfig, overrides: list[str]) -> int:
@@ -52,183 +53,103 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     console = Console(quiet=not is_first_rank())
     quiet_packages()
     with ExitStack() as held:
-        return _run(config, overrides, console, held)
+        pulse = None
+        if beats := os.environ.get(BEATS_VARIABLE):
+            leave_with_launcher()
+            pulse = held.enter_context(_pulse(config.trainer.watchdog, beats))
+        notice = held.enter_context(Notice(speaks=is_first_rank()).heard())
+        held.enter_context(joined(config.trainer.devices, choose_device(config.trainer.device)))
+        return _run(config, overrides, console, held, notice, pulse)
 
 
-def _run(config: FitConfig, overrides: list[str], console: Console, held: ExitStack) -> int:
-    going_on = _resumed(config)
-    if going_on and is_first_rank():
-        refuse_changes(RunRecord.reopen(going_on).config(), config.model_dump(mode="json"), config.change)
-        held.enter_context(locked(going_on))
+def _run(
+    config: FitConfig, overrides: list[str], console: Console, held: ExitStack, notice: Notice, pulse: Pulse | None
+) -> int:
+    folder = going_on(config, held)
     data = build.build_data(config)
     data.setup("fit")
+    rung = settle(config, build.build_module, sizes=data.sizes)
+    given, config = config, with_rung(config, rung.name) if rung else config
     family = build_family(config.model)
     refuse_sizes(family, data.sizes)
     base_fingerprint = fingerprint(family.denoiser)
     module = build.build_module(config, family)
     data.stream.latents = find_latents(config, family, data.stream)
     module.encoded_ahead = data.stream.latents is not None
-    record = _open_run(config, going_on, overrides, held)
-    checkpoint = _checkpoint_of(config, record, base_fingerprint)
+    record = opened(given, folder, overrides, held)
+    checkpoint = checkpoint_of(config, record, base_fingerprint)
+    if checkpoint:  # before anything is written
+        data.changes(FolderCheckpoint().load_checkpoint(checkpoint)[type(data).__qualname__], config.trainer.devices)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
-    record.update(state="running")
+    record.update(state="running", rung=config.memory.rung)
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
 
-    held_out = data.held_out(config.validation.clips)
-    looks = held_out[: config.validation.sample_inputs]
-    truths = [build.to_frames(clip.pixels_BTCHW[0]) for clip in looks]
-    requests = build.requests_from(config.model, looks, config.validation.sampling_steps, config.validation.sample_seed)
-    average = WeightAverage(config.optimizer.ema_decay)
-    progress = StepProgress(console, config.trainer.log_every)
-    validation = SigmaGridValidation(held_out, config.validation.sigmas, config.validation.every, average)
-    samples = SampleVideos(record.run_dir, requests, truths, config.validation.sample_every, average)
-    about = build.adapter_info(config, base_fingerprint, svdtrain.__version__, data)
-    write_result = partial(_write_result, config, family, about, validation, record.run_dir)
-    save = SaveCheckpoints(
-        record.run_dir, config.trainer.save_every, config.trainer.keep_checkpoints, average, write_result
-    )
-    stop = GracefulStop()
-    settings = config.model_dump(mode="json")
-    loggers = build_loggers(
-        config.logger.kind, config.logger.project, config.name, record.run_dir, first_step, settings, console
-    )
-    callbacks: list[Callback] = [StreamPosition(data), stop, progress, average, validation, samples, save]
-    told = {"base": base_fingerprint, "dataset": data.describe().fingerprint, "world_size": config.trainer.devices}
-    trainer = build.build_trainer(config, loggers, callbacks, told | {"versions": record.fields["versions"]})
+    parts = assemble(config, data, family, console, record, base_fingerprint)
+    marks = PulseMarks(_settled(pulse, record.run_dir, config.trainer, held))
+    callbacks: list[Callback] = [StreamPosition(data), marks, *parts.looks, GracefulStop(notice), *parts.saves]
+    loggers, about = _loggers(config, record, first_step, console), _about(config, data, base_fingerprint)
+    trainer = build.build_trainer(config, loggers, callbacks, about)
 
-    _introduce(console, config, family, data, record)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
-    except BaseException:  # a resume that was refused leaves the run as it was
-        record.update(state="failed" if trainer.global_step > first_step or not checkpoint else state_before)
+        notice.trains = True  # from here on, nothing is cut short by a first signal
+        meet()
+        introduce(console, config, family, data, record, rung)
+        with lost_ranks_told(lambda: f" at step {trainer.global_step}"), attention_kernels(config.speed.attention):
+            trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
+    except BaseException as error:  # a resume that was refused leaves the run as it was
+        ended = "stopped" if notice.received else "failed"
+        record.update(state=ended if trainer.global_step > first_step or not checkpoint else state_before)
+        if is_out_of_memory(error):
+            raise _out_of_memory(error, config, module, data) from error
         raise
+    stopped = notice.exit_code if trainer.global_step < trainer.max_steps else 0  # in the last step it is too late
     record.update(
-        state="stopped" if stop.exit_code else "done",
+        state="stopped" if stopped else "done",
         step=trainer.global_step,
-        speed=progress.summary(module),
-        validation_ratios=validation.ratios,
+        speed=parts.progress.summary(module),
+        validation_ratios=parts.validation.ratios,
         dataset=asdict(data.describe()),
         bad_samples=dict(data.bad_samples.reasons),
+        skipped_steps=parts.guard.skipped,
+        loss_spikes=parts.guard.spikes,
+        best_checkpoint=best.name if (best := parts.save.best()) else None,
     )
-    _tell(console, config, record, validation, stop)
-    # Of ranks that Lightning started itself, any code but 0 would have it kill the first one.
-    return (stop.exit_code or 0) if is_first_rank() else 0
+    tell(console, config, record, parts.validation, stopped=bool(stopped))
+    if not is_first_rank():  # the first one's code is the run's
+        return 0
+    if config.trainer.requeue and stopped == LostRank.exit_code:
+        console.print(f"queued again: Slurm job {queue_again()}", highlight=False)
+    return stopped
 
 
-def _introduce(
-    console: Console, config: FitConfig, family: ModelFamily, data: ClipDataModule, record: RunRecord
-) -> None:
-    trained = sum(p.numel() for p in family.denoiser.parameters() if p.requires_grad)
-    summary = data.describe()
-    clips = (
-        "clips as they come (not exactly resumable)" if summary.train_clips is None else f"{summary.train_clips} clips"
-    )
-    console.print(
-        f"{config.name}: {config.model.name} ({config.model.licence}), {trained:,} trained parameters; "
-        f"{clips} and {summary.held_out_clips} held out",
-        soft_wrap=True,
-    )
-    if latents := data.stream.latents:
-        console.print(f"encoded before, in {latents.folder}", highlight=False, soft_wrap=True)
-    console.print(f"run folder {record.run_dir}", highlight=False)
+def _about(config: FitConfig, data: ClipDataModule, base: str) -> dict[str, Any]:
+    """What each checkpoint's manifest says."""
+    told = {"base": base, "dataset": data.describe().fingerprint, "world_size": config.trainer.devices}
+    return told | {"versions": versions()}
 
 
-def _open_run(config: FitConfig, going_on: Path | None, overrides: list[str], held: ExitStack) -> RunRecord:
-    """A new run folder, held, or the one to go on with."""
-    inherited = os.environ.get("SVDTRAIN_RUN_DIR") if int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
-    if inherited:
-        return RunRecord.reopen(Path(inherited), writes=False)
-    if going_on:
-        record = RunRecord.reopen(going_on, writes=is_first_rank())
-        remove_staged(going_on)
-    elif config.run_dir:
-        refuse_taken(Path(config.run_dir))
-        held.enter_context(locked(Path(config.run_dir)))
-        record = RunRecord.create(config.name, config.run_dir, config.model_dump(mode="json"), overrides, is_held=True)
-    else:
-        record = RunRecord.create(config.name, None, config.model_dump(mode="json"), overrides)
-        held.enter_context(locked(record.run_dir))
-    os.environ["SVDTRAIN_RUN_DIR"] = str(record.run_dir)  # ranks that Lightning starts share the folder
-    return record
+def _out_of_memory(error: BaseException, config: FitConfig, module: FineTuning, data: ClipDataModule) -> SystemFault:
+    step, ahead = module.global_step, module.encoded_ahead
+    return explain(error, config, build.build_module, step=step, sizes=data.sizes, encoded_ahead=ahead)
 
 
-def _resumed(config: FitConfig) -> Path | None:
-    """The folder of the run that is to go on: that of `resume`, or a run_dir that holds a run."""
-    if config.resume is not None:
-        return newest_run(config.name) if config.resume == "auto" else Path(config.resume)
-    here = Path(config.run_dir) if config.run_dir else None
-    return here if here and (here / "run.json").is_file() and (here / "run.json").stat().st_size else None
+def _loggers(config: FitConfig, record: RunRecord, first_step: int, console: Console) -> list[Logger]:
+    settings = config.model_dump(mode="json")
+    logger = config.logger
+    return build_loggers(logger.kind, logger.project, config.name, record.run_dir, first_step, settings, console)
 
 
-def _checkpoint_of(config: FitConfig, record: RunRecord, base: str) -> Path | None:
-    """The newest whole checkpoint of a run that goes on with these settings, on this base."""
-    newest, passed_over = newest_whole(record.run_dir)
-    if not newest and not passed_over:
-        return None
-    for line in passed_over:
-        log.warning("%s", line)
-    if newest and step_of(newest) >= config.trainer.max_steps:
-        raise UsageError(
-            f"resume={record.run_dir}: the run is complete at step {step_of(newest)}",
-            f"raise trainer.max_steps (now {config.trainer.max_steps}) to train on",
-        )
-    if newest and (odd := differences(str(about_checkpoint(newest).get("base")), base)):
-        raise ModelError(f"{newest}: it was trained on another base: {odd}", "resume with the model of the run")
-    return newest
+def _pulse(patience: float | None, beats: str | None, run_dir: Path | None = None) -> Pulse:
+    interval = min(1.0, (patience or 4.0) / 4)
+    return Pulse(Path(beats) if beats else Path(f"{run_dir}/.ranks"), rank(), run_dir, interval)
 
 
-def _write_result(
-    config: FitConfig,
-    family: ModelFamily,
-    about: AdapterInfo,
-    validation: SigmaGridValidation,
-    run_dir: Path,
-    step: int,
-) -> None:
-    """RUN/adapter (and RUN/adapters/step-000500), or RUN/denoiser after full fine-tuning."""
-    if config.adapter.kind == "full":
-        family.denoiser.save_pretrained(run_dir / "denoiser")  # type: ignore[operator]
-        return
-    info = replace(about, steps=str(step), results=validation.in_short())
-    settings = peft_config(build.adapter_spec(config, family.spec)).to_dict()
-    settings["target_modules"] = sorted({name for name, _ in adapter_layers(family.denoiser)})
-    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in adapter_parameters(family.denoiser).items()}
-    kept = [run_dir / "adapters" / f"step-{step:06d}"] if config.trainer.keep_adapters else []
-    for folder in (run_dir / "adapter", *kept):
-        save_adapter(folder, tensors, settings, info)
-
-
-def _tell(
-    console: Console, config: FitConfig, record: RunRecord, validation: SigmaGridValidation, stop: GracefulStop
-) -> None:
-    run_dir, speed = record.run_dir, record.fields["speed"]
-    if bad := record.fields["bad_samples"]:
-        counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in bad.items())
-        console.print(f"bad samples    replaced: {counts}; see {run_dir / 'bad_samples.jsonl'}", highlight=False)
-    if stop.exit_code:
-        console.print(
-            f"stopped at step {record.fields['step']}; go on with: python -m svdtrain fit "
-            f"{' '.join(record.fields['overrides'])} resume={run_dir}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        return
-    ratio = validation.ratios[max(validation.ratios)]
-    console.print(
-        f"held-out loss is {ratio:.2f} of the base's; {speed['steps_per_second']:.2f} steps/s, "
-        f"{speed['clips_per_second']:.2f} clips/s, {speed['share_outside_denoiser']:.0%} of the time outside the denoiser"
-    )
-    if config.adapter.kind == "full":
-        console.print(f"denoiser       {run_dir / 'denoiser'}", highlight=False)
-        return
-    if config.validation.sample_inputs:
-        console.print(f"before/after   {run_dir / 'before_after.mp4'}", highlight=False)
-        console.print(f"contact sheet  {run_dir / 'contact_sheet.png'}", highlight=False)
-    console.print(f"adapter        {run_dir / 'adapter' / 'adapter_model.safetensors'}", highlight=False)
-    spec = spec_of(config.model.family)
-    told = " ".join(["image=PICTURE"] * spec.needs_image + ["prompt=TEXT"] * spec.needs_text)
-    console.print(
-        f"use it         python -m svdtrain generate adapter={run_dir} {told} out=video.mp4",
-        highlight=False,
-        soft_wrap=True,
-    )
+def _settled(pulse: Pulse | None, run_dir: Path, trainer: TrainerConfig, held: ExitStack) -> Pulse:
+    """This rank's, watched by the launcher, or by itself."""
+    if pulse:
+        pulse.settle(run_dir)
+        return pulse
+    pulse = held.enter_context(_pulse(trainer.watchdog, None, run_dir))
+    if trainer.watchdog:
+        held.enter_context(Watchdog(pulse, pulse.folder, trainer.watchdog, trainer.devices))
+    return pulse

@@ -22,7 +22,7 @@ def adapter_metadata(place: str) -> dict[str, str]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length <= LONGEST_HEADER else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}

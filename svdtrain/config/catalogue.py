@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel
 
-from svdtrain.foundation.errors import UsageError, nearest
+from svdtrain.foundation.errors import UsageError, nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,8 @@ def _content(file: Path) -> Any:  # noqa: ANN401
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{file}, line {line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{file}: not YAML: {shown(str(error), 90)}") from error
 
 
 def first_comment(file: Path) -> str:
@@ -97,4 +99,4 @@ def suggestion(key: str, known: Sequence[str]) -> str:
     parent = key.rpartition(".")[0]
     while parent and parent not in known:
         parent = parent.rpartition(".")[0]
-    return "known: " + ", ".join(name for name in known if name.rpartition(".")[0] == parent)
+    return "known: " + shown(", ".join(name for name in known if name.rpartition(".")[0] == parent), 100)

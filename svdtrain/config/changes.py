@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.errors import UsageError, shown
 from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 HARMLESS = re.compile(
-    r"run_dir|resume|change|privacy|supervise|logger\..*|validation\.(every|sample_every|sample_inputs|sample_seed|sampling_steps)"
+    r"run_dir|resume|change|privacy|supervise|(memory|speed|logger)\..*|validation\.(every|sample_every|sample_inputs|sample_seed|sampling_steps)"
     r"|model\.(id|revision|source|variant|motion_adapter|licence|sampling_steps|guidance|validate_every|max_steps|learning_rate|rank"
-    r"|batch_size|gradient_checkpointing|data_fps)"
+    r"|batch_size|data_fps)"
     r"|data\.(source|workers|batch_size|cache|cache_dir|cache_dtype|shard_cache|shard_cache_gb|decode_deadline|verify|allow_change"
     r"|on_bad_sample|max_bad_fraction)"
-    r"|trainer\.(max_steps|precision|device|devices|gradient_checkpointing|save_every|keep_checkpoints|keep_adapters|log_every|watchdog)"
+    r"|trainer\.(max_steps|precision|device|devices|save_every|keep_checkpoints|keep_adapters|keep_best|log_every|compare_every|watchdog|requeue)"
     r"|adapter\.rank"
 )
 """What only says where and how fast, what is looked at, what others refer to, or what is checked by its content: base, data
@@ -40,12 +40,14 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: S
     """
     leaves = {key.rpartition(".")[2] for key in allowed}
     found = {key: pair for key, pair in changes(before, now).items() if not HARMLESS.fullmatch(key)}
-    if now["optimizer"]["schedule"] == "cosine" and before["trainer"]["max_steps"] != now["trainer"]["max_steps"]:
-        found["trainer.max_steps"] = (before["trainer"]["max_steps"], now["trainer"]["max_steps"])
+    steps = "trainer.max_steps"
+    if now["optimizer"]["schedule"] == "cosine" and steps in (told := changes(before, now)):
+        found[steps] = told[steps]
     found = {key: pair for key, pair in found.items() if key.rpartition(".")[2] not in leaves}
     if not found:
         return
-    told = "; ".join(f"{key} was {old}, now it is {new}" for key, (old, new) in list(found.items())[:MOST_TOLD])
+    pairs = list(found.items())[:MOST_TOLD]
+    told = shown("; ".join(f"{key} was {shown(old)}, now it is {shown(new)}" for key, (old, new) in pairs), 150)
     more = f" (and {len(found) - MOST_TOLD} more)" if len(found) > MOST_TOLD else ""
     keys = ",".join(found) if len(found) <= MOST_TOLD else "…"
     raise UsageError(

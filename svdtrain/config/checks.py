@@ -8,6 +8,7 @@ from svdtrain.config.fields import listed
 from svdtrain.config.generation import GenerateConfig
 from svdtrain.config.preparation import PrepareConfig
 from svdtrain.config.schema import CacheConfig, FitConfig, SourceConfig, TargetsConfig
+from svdtrain.config.selftest import SelftestConfig
 from svdtrain.config.toolbox import ExportSettings, MergeConfig
 from svdtrain.foundation.errors import UsageError
 
@@ -44,6 +45,9 @@ def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
         causes = [("strength", "only to=merged holds a strength")]
     if isinstance(config, MergeConfig):
         causes = _causes_merge(config)
+    if isinstance(config, SelftestConfig):
+        names = ("rows", "jobs") if config.test == "kills" else ("kill", "steps", "seed", "ranks")
+        causes = [(name, f"the test is {config.test}") for name in names]
     return [
         f"{key} has no effect: {cause}"
         for prefix, cause in causes
@@ -75,6 +79,8 @@ def _check_fit(config: FitConfig) -> None:
     if not config.data.source and not isinstance(config, TargetsConfig):
         raise UsageError("data.source: is not set", "data.source=FOLDER of shards, or a recipe: config=style_lora")
     _check_streaming(config.data, config.model)
+    if config.trainer.requeue and not (config.run_dir or config.resume):
+        raise UsageError("trainer.requeue: the job that is queued again would begin a new run", "run_dir=FOLDER")
     for key, what in (("buckets", "clips of many sizes"), ("stills", "clips of one frame")):
         if config.model.fixed_size and getattr(config.data, key):
             only = f"{config.model.frames} frames of {config.model.height} x {config.model.width}"
@@ -160,6 +166,8 @@ def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
             causes.append((f"adapter.{idle}", f"adapter.targets is {adapter.targets}"))
     if adapter.kind != "lokr":
         causes.append(("adapter.factor", f"adapter.kind is {adapter.kind}"))
+    if config.memory.rung != "auto":
+        causes.append(("memory.budget", f"memory is {config.memory.rung}; memory=auto keeps to a budget"))
     if config.logger.kind == "csv":
         causes.append(("logger.project", "logger.kind is csv"))
     return causes

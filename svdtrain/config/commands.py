@@ -37,7 +37,7 @@ class Command:
 COMMANDS = (
     Command(
         "fit",
-        "svdtrain.commands.fit",
+        "svdtrain.commands.launch",
         "fit",
         "schema.FitConfig",
         "train an adapter on clips, with a before/after video at the end",
@@ -105,8 +105,9 @@ COMMANDS = (
         "svdtrain.commands.selftest",
         "selftest",
         "selftest.SelftestConfig",
-        "kill a fit again and again, and see whether it ends in the same bytes",
-        ("kill=20", "kill=200 out=selftest/"),
+        "see for yourself: kills that cost no byte, faults that get their exit code and one line",
+        ("kill=20", "kill=50 ranks=2 out=selftest/", "faults", "faults rows=3,31"),
+        bare="test",
     ),
     Command(
         "export",

@@ -21,11 +21,11 @@ from pydantic import BaseModel, ValidationError
 from svdtrain.config import catalogue, resolvers
 from svdtrain.config.adapter_header import adapter_metadata
 from svdtrain.config.checks import idle_settings, refuse_contradictions
-from svdtrain.config.explain import COMPOSITION_ERRORS, composition_error, validation_error
+from svdtrain.config.explain import COMPOSITION_ERRORS, HYDRAS_OWN, composition_error, hydras_own, validation_error
 from svdtrain.config.fields import listed
 from svdtrain.config.overrides import Request, check_override, jobs, quoted, typed
 from svdtrain.config.refusals import refuse_code, refuse_packages
-from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.errors import UsageError, shown
 from svdtrain.foundation.files import write_atomic
 from svdtrain.foundation.secrets import redacted
 
@@ -81,12 +81,17 @@ def run(request: Request, schema: type[Schema], command: Callable[[], Command[Sc
     argv: list[str] = sys.argv
     errors: list[Exception] = []
 
+    began = False
+
     def job(composed: DictConfig) -> None:
+        nonlocal began
+        began = True
         # Lightning starts the other ranks by sys.argv, so it must hold what was typed.
         sys.argv = argv
         if request.sweeps:
             _redact_sweep()
-        overrides = [typed(line) for line in HydraConfig.get().overrides.task]
+        said: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+        overrides = [typed(line) for line in said]
         try:
             exit_code = command()(validated(_plain(composed), schema), overrides)
         except Exception as error:
@@ -104,6 +109,11 @@ def run(request: Request, schema: type[Schema], command: Callable[[], Command[Sc
             hydra.main(version_base=HYDRA_BASE, config_name=request.config_name)(job)()
         except COMPOSITION_ERRORS as error:
             raise composition_error(error) from error
+        except HYDRAS_OWN as error:
+            fault = None if began else hydras_own(error, request.given)
+            if fault:
+                raise fault from error
+            raise
         finally:
             sys.argv = argv
     if errors:
@@ -158,11 +168,29 @@ def _composed(request: Request, overrides: list[str]) -> DictConfig:
         raise composition_error(error) from error
     except KeyError as error:
         raise UsageError(f"hydra.job.env_copy: is refused, and there is no variable {error}") from error
+    except HYDRAS_OWN as error:
+        if fault := hydras_own(error, request.given):
+            raise fault from error
+        raise
     refuse_code(OmegaConf.to_container(composed, resolve=False), request.given)
+    _refuse_package(composed, request.parsed_flags.cfg, request.parsed_flags.package)
     HydraConfig.instance().set_config(composed)
     with open_dict(composed):
         del composed["hydra"]
     return composed
+
+
+def _refuse_package(composed: DictConfig, shows: str | None, package: str | None) -> None:
+    """Raise UsageError where --cfg is to show a part that is not there: Hydra would leave by itself."""
+    if not shows or not package:
+        return
+    own = package.partition(".")[0] == "hydra"
+    try:
+        there = OmegaConf.select(composed, package) is not None
+    except COMPOSITION_ERRORS as error:
+        raise composition_error(error) from error
+    if not there or shows != "all" and own != (shows == "hydra"):
+        raise UsageError(f"--package {shown(package)}: --cfg {shows} has no such part", "--cfg job shows it all")
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:

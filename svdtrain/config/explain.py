@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from svdtrain.config.catalogue import keys, suggestion
-from svdtrain.foundation.errors import UsageError, nearest
+from svdtrain.foundation.errors import UsageError, nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+HYDRAS_OWN = (AssertionError, AttributeError, ImportError, OSError, TypeError, ValueError)
+"""What Hydra raises besides, for settings of its own that it does not check."""
 JsonSchema = dict[str, Any]
 
 
@@ -26,19 +28,35 @@ def composition_error(error: Exception) -> UsageError:
     cause = error.__cause__ or error
     if isinstance(error, OverrideParseException):
         key = error.override.partition("=")[0]
-        return UsageError(f"{error.override}: cannot be read as KEY=VALUE", f"quote the value: '{key}=\"...\"'")
+        return UsageError(
+            f"{shown(error.override)}: cannot be read as KEY=VALUE", f"quote the value: '{shown(key)}=\"...\"'"
+        )
     if isinstance(error, MissingConfigException):
         wanted = error.missing_cfg_file or ""
         names = error.options or []
         near = f"; {nearest(wanted.rpartition('/')[2], names)}" if names else ""
-        return UsageError(f"{wanted}: no such config{near}")
+        return UsageError(f"{shown(wanted)}: no such config{near}")
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return UsageError(f"{mark.name}, line {mark.line + 1}: not YAML: {error.problem}")
+    if isinstance(error, yaml.reader.ReaderError):
+        return UsageError(f"{error.name}, byte {error.position}: not YAML: {error.reason}")
     if isinstance(cause, OmegaConfBaseException):
-        key = f"{cause.full_key}: " if cause.full_key else ""
-        return UsageError(key + _one_line(cause))
+        merged = re.match(r"Error merging override \W*([\w.@/-]+)=", str(error))
+        inside = cause.full_key or ""  # of a list: a place in it alone
+        key = f"{merged[1]}{inside}" if merged and inside.startswith("[") else inside
+        return UsageError(f"{key}: {_one_line(cause)}" if key else _one_line(cause))
     return UsageError(_one_line(error))
+
+
+def hydras_own(error: Exception, given: Collection[str]) -> UsageError | None:
+    """The UsageError for what Hydra raises while it reads its own settings; None: the command line has none of them."""
+    key = next((key for key in sorted(given) if key.startswith("hydra")), "")
+    return (
+        UsageError(f"{shown(key)}: Hydra cannot use it: {shown(f'{type(error).__name__} {error}', 90)}")
+        if key
+        else None
+    )
 
 
 def validation_error(error: ValidationError, schema: type[BaseModel], given: Collection[str]) -> UsageError:
@@ -104,6 +122,8 @@ def _wanted(node: JsonSchema) -> str:
         return f"{'a filled' if node.get('minItems') else 'a'} list, each {_wanted(node['items'])}"
     if choices := re.fullmatch(r"\^\(([\w|-]+)\)\$", node.get("pattern", "")):
         return " or ".join(repr(choice) for choice in choices[1].split("|"))
+    if "examples" in node:
+        return f"something like {node['examples'][0]}"
     if "pattern" in node:
         return f"text that matches {node['pattern']}"
     names = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
@@ -119,11 +139,10 @@ def _range(node: JsonSchema) -> str:
 
 
 def _shown(value: object) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else shown(repr(value))
 
 
 def _one_line(error: BaseException) -> str:
     """The first sentence of a message, without Hydra's advice to add keys by `+`."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"\s+", " ", lines[0]) if lines else type(error).__name__
+    return shown(lines[0], 150) if lines else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from argparse import Namespace
 from dataclasses import dataclass, replace
@@ -11,16 +12,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import Override, RangeSweep, Sweep, ValueType
 
 from svdtrain.config import catalogue
 from svdtrain.config.explain import COMPOSITION_ERRORS, composition_error
-from svdtrain.foundation.errors import UsageError, nearest
+from svdtrain.foundation.errors import UsageError, nearest, shown
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+MOST_JOBS = 1000
+"""Of one key's sweep."""
 OPTIONAL_GROUPS = ("config", "debug", "local")
 NAMESAKES = {"adapter": "adapter_files", "model": "caption_model"}
 """Keys that name a group of another command: Hydra would take `adapter=RUN` for a choice in configs/adapter/."""
@@ -56,7 +59,7 @@ class Request:
             folders.append(Path(self.parsed_flags.config_dir))
         for folder in folders:
             if not folder.is_dir():
-                raise UsageError(f"{folder}: no such config folder")
+                raise UsageError(f"{shown(str(folder))}: no such config folder")
         return tuple(folder.absolute() for folder in folders)
 
     @cached_property
@@ -76,11 +79,27 @@ class Request:
             if "=" not in line and not line.startswith("~"):
                 recipes = self.groups.get("config", {})
                 meant = f"; did you mean 'config={line}'?" if line in recipes else ""
-                raise UsageError(f"{line}: not of the form KEY=VALUE{meant}")
-        try:
-            return OverridesParser.create().parse_overrides(list(self.overrides))
-        except COMPOSITION_ERRORS as error:
-            raise composition_error(error) from error
+                raise UsageError(f"{shown(line)}: not of the form KEY=VALUE{meant}")
+        return [_parsed(line) for line in self.overrides]
+
+
+def _parsed(line: str) -> Override:
+    try:
+        [override] = OverridesParser.create().parse_overrides([line])
+        inner = _inner(override.value())
+    except COMPOSITION_ERRORS as error:
+        raise composition_error(error) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
+        raise UsageError(f"{shown(line)}: cannot be read as KEY=VALUE", shown(str(error))) from error
+    if any(isinstance(one, Sweep) for one in inner):
+        raise UsageError(f"{shown(line)}: a sweep within a value", "choice(…), range(…) and the like stand alone")
+    return override
+
+
+def _inner(value: object) -> list[object]:
+    """What lists and dicts hold, at any depth."""
+    held = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    return [one for item in held for one in (item, *_inner(item))]
 
 
 def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) -> list[str]:
@@ -104,7 +123,8 @@ def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) ->
     if not words:
         return made
     if bare not in lists and len(words) > 1:
-        raise UsageError(f"{words[1]}: one {bare} at a time", f"not of the form KEY=VALUE, and {bare} is {words[0]}")
+        hint = f"not of the form KEY=VALUE, and {bare} is {shown(words[0])}"
+        raise UsageError(f"{shown(words[1])}: one {bare} at a time", hint)
     value = f"[{','.join(map(quoted, words))}]" if bare in lists else quoted(words[0])
     return [f"{bare}={value}", *made]
 
@@ -122,10 +142,20 @@ def parse(arguments: list[str], config_name: str, bare: str = "", schema: type[B
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:
-        raise UsageError(message, "the flags are listed by --help")
+        raise UsageError(shown(message, 150), "the flags are listed by --help")
 
     parser.error = fail  # type: ignore[method-assign]
     flags = parser.parse_intermixed_args(arguments)
+    asked = [line for line in flags.overrides if re.fullmatch(r"(install|uninstall|query)=(bash|fish|zsh)", line)]
+    if flags.shell_completion and len(asked) != 1:
+        raise UsageError(
+            "--shell-completion: what is to be done?", "install=SHELL or uninstall=SHELL: bash, fish or zsh"
+        )
+    modes = (flags.run, flags.cfg, flags.multirun, flags.info, flags.shell_completion)
+    if sum(mode not in (None, False) for mode in modes) > 1:
+        raise UsageError("--run, --multirun, --cfg, --info, --shell-completion: two of them are given", "choose one")
+    if flags.resolve and flags.cfg is None and not flags.help:
+        raise UsageError("--resolve: has no effect by itself", "--cfg job --resolve")
     if flags.experimental_rerun is not None:
         raise UsageError("--experimental-rerun: refused, it reads a pickle, which can run any code")
     rest = list(arguments)
@@ -151,25 +181,29 @@ def check_override(override: Override, request: Request, schema: type[BaseModel]
     """Raise UsageError for a key or option that does not exist, a value that would run code, or a sweep without -m."""
     key, line = typed(override.key_or_group), typed(str(override.input_line))
     if re.search(r"""(?<!\w)_target_['"]?\s*[:=]""", line):
-        raise UsageError(f"{line}: _target_ is refused, it can run any code")
+        raise UsageError(f"{shown(line)}: _target_ is refused, it can run any code")
+    if key.startswith("hydra/") and "${" in line:
+        raise UsageError(f"{shown(line)}: the name of an option is wanted")
     if key.partition(".")[0].partition("/")[0] == "hydra":
         return
     groups = request.groups
     known = [*catalogue.keys(schema), *(name for name in groups if name in OPTIONAL_GROUPS)]
     if key not in known:
-        raise UsageError(f"{key}: no such key; {catalogue.suggestion(key, known)}")
+        raise UsageError(f"{shown(key)}: no such key; {catalogue.suggestion(key, known)}")
     if override.is_add() or override.is_force_add():
-        raise UsageError(f"{line}: keys cannot be added", f"{line.lstrip('+')}")
+        raise UsageError(f"{shown(line)}: keys cannot be added", shown(line.lstrip("+")))
     if override.is_sweep_override() and not request.sweeps:
-        raise UsageError(f"{line}: several values for one run", f"-m runs each; a list is {key}=[A,B]")
+        raise UsageError(f"{shown(line)}: several values for one run", f"-m runs each; a list is {key}=[A,B]")
+    if override.is_delete() and (key in groups or key in NAMESAKES) and not isinstance(override.value(), str | None):
+        raise UsageError(f"{shown(line)}: no option of {key} is called so", f"~{key}")
     if key not in groups or override.is_delete():
         return
     for option in _values(override):
         if option is None and key in OPTIONAL_GROUPS:
             continue
-        if groups[key] and option not in groups[key]:
+        if groups[key] and (not isinstance(option, str) or option not in groups[key]):
             what = "recipe" if key == "config" else f"option of {key}"
-            text = "null" if option is None else str(option)
+            text = "null" if option is None else shown(str(option))
             raise UsageError(f"{key}={text}: no such {what}; {nearest(text, groups[key])}")
 
 
@@ -179,7 +213,22 @@ def _values(override: Override) -> list[Any]:
         return [override.value()]
     if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return []
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep):
+        _refuse_endless(override.get_key_element(), sweep)
     return [str(value) for value in override.sweep_string_iterator()]
+
+
+def _refuse_endless(key: str, sweep: RangeSweep) -> None:
+    """Raise UsageError for a range of more values than anybody runs, or of none that can be counted."""
+    try:
+        assert sweep.start is not None
+        assert sweep.stop is not None
+        count = (sweep.stop - sweep.start) / sweep.step
+    except (ZeroDivisionError, OverflowError):
+        count = math.inf
+    if not count <= MOST_JOBS:
+        raise UsageError(f"{shown(key)}: a range of too many values", f"at most {MOST_JOBS:,} are run")
 
 
 def jobs(request: Request) -> list[list[str]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import omegaconf._utils
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from svdtrain.foundation.bounded_yaml import bounded
 from svdtrain.foundation.secrets import SECRET_NAME
 
 READABLE = re.compile(
@@ -17,8 +19,8 @@ READABLE = re.compile(
     r"|SLURM_(JOB_ID|JOB_NAME|ARRAY_JOB_ID|ARRAY_TASK_ID|PROCID|TMPDIR)"
 )
 """Places and numbers of a job. Others may hold secrets, and what a config holds is written into the run folder."""
-REFUSED = ("oc.create", "oc.decode", "oc.deprecated")
-"""OmegaConf's own that make new configs from text, which nobody has checked."""
+REFUSED = ("oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values")
+"""OmegaConf's own that make new settings, which nobody has checked: from text, or from others that may hold themselves."""
 _NO_DEFAULT = "\0"
 
 
@@ -42,13 +44,22 @@ def _env(name: str, default: str | None = _NO_DEFAULT) -> str | None:
 
 def _refusing(name: str) -> None:
     def refuse(*_: object) -> NoReturn:
-        raise InterpolationResolutionError(f"${{{name}:…}} is refused: it makes settings out of text")
+        raise InterpolationResolutionError(f"${{{name}:…}} is refused: it makes new settings")
 
     OmegaConf.register_new_resolver(name, refuse, replace=True)
 
 
+def _yaml_loader() -> type[Any]:
+    """OmegaConf's, for all files that it and Hydra read."""
+    return bounded(_omegaconfs_loader())
+
+
+_omegaconfs_loader = omegaconf._utils.get_yaml_loader
+
+
 def register() -> None:
     """Ours instead of OmegaConf's. Hydra adds now, hydra and python_version, which read neither files nor environment."""
+    omegaconf._utils.get_yaml_loader = _yaml_loader
     OmegaConf.register_new_resolver("times", _times, replace=True)
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     for name in REFUSED:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from svdtrain.config.fields import Beta, Level, NoiseLevels, Part, Positive, Private, Rate, Share, Strict
+from svdtrain.config.resources import MemoryConfig, SpeedConfig
 from svdtrain.config.toolbox import ExportSettings
 
 
@@ -60,8 +61,6 @@ class ModelConfig(Strict):
     batch_size: Positive
     validate_every: Positive
     sampling_steps: Positive = 25
-    gradient_checkpointing: bool = False
-    """Whether training at this geometry needs it on a usual card; trainer.gradient_checkpointing refers to it."""
 
 
 class SourceConfig(Strict):
@@ -174,13 +173,24 @@ class TrainerConfig(Strict):
     """auto: bf16-mixed on a GPU that has it, 32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"]
     devices: Positive
-    gradient_checkpointing: bool
     condition_dropout: Share
     save_every: Positive
     keep_checkpoints: Positive
     keep_adapters: bool = False
     """Also keep the adapter of every save, in RUN/adapters/step-NNNNNN: what `adapter average` averages."""
+    keep_best: bool = True
+    """Also keep the checkpoint with the least held-out loss, however old it is."""
     log_every: Positive
+    on_nonfinite: Literal["raise", "skip"] = "raise"
+    """A loss or gradient that is not finite ends the run before its step, or that step is left out."""
+    max_skipped: Annotated[int, Field(ge=1, le=100)] = 5
+    """Of any 100 steps: one more ends the run."""
+    compare_every: Positive = 100
+    """Optimizer steps after which ranks compare their weights; they do before each save, too."""
+    watchdog: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 600
+    """Seconds without progress after which the run ends with exit code 75 and names who holds it up; null: never."""
+    requeue: bool = False
+    """Under Slurm: after SIGUSR1 (sbatch --signal=USR1@120) the job is queued again when all is saved. Needs run_dir."""
 
 
 class ValidationConfig(Strict):
@@ -211,6 +221,8 @@ class FitConfig(Private):
     """null: runs/NAME/TIME."""
     resume: str | None
     """A run folder to go on with, or `auto`: the newest run of this name."""
+    supervise: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How often a run that died or stands still is started again from its last save; not where it failed by a mistake."""
     change: list[str] = []
     """Keys that may differ from the settings of the run that goes on: change=[optimizer.learning_rate]."""
     model: ModelConfig
@@ -218,8 +230,15 @@ class FitConfig(Private):
     adapter: AdapterConfig
     optimizer: OptimizerConfig
     trainer: TrainerConfig
+    memory: MemoryConfig
+    speed: SpeedConfig
     validation: ValidationConfig
     logger: LoggerConfig
+
+    @property
+    def autocast(self) -> bool:
+        """Whether a step in half precision runs under torch's autocast: not where an adapter's layers do without."""
+        return not (self.speed.fused_lora and self.adapter.kind in ("lora", "rslora"))
 
 
 class CacheConfig(FitConfig):

@@ -56,8 +56,10 @@ class BadSamples:
         """Append to bad_samples.jsonl from now on; what a resumed run meets again is not written twice."""
         self._file = file
         if file.exists():
-            for line in file.read_text().splitlines():
-                with suppress(ValueError, TypeError, KeyError):  # a line that a full disk cut short says nothing
+            for line in file.read_bytes().splitlines():
+                with suppress(
+                    ValueError, TypeError, KeyError, RecursionError
+                ):  # a line that a full disk cut short says nothing
                     row = json.loads(line)
                     self._written.add((row["position"], row["key"]))
             if file.stat().st_size and not file.read_bytes().endswith(b"\n"):

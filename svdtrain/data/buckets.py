@@ -40,13 +40,11 @@ class Lanes:
     samplings: tuple[Sampling, ...]
 
 
-def lanes_of(
-    clips: ClipTable, sampling: Sampling, *, buckets: bool, multiple: int = 1, frame_multiple: int = 1
-) -> Lanes:
+def lanes_of(clips: ClipTable, sampling: Sampling, *, buckets: bool, multiple: int = 1) -> Lanes:
     """One lane for videos at the size of `sampling`, or (buckets) one for each size that preparation assigned.
 
     Stills are clips of one frame, and never stand beside videos. DataError for a bucket whose sides are no multiples
-    of what the model can take, or whose frames after the first are none.
+    of what the model can take.
     """
     bucket_N = clips.number("bucket") if buckets else np.full(len(clips), -1)
     codes, lane_N = np.unique(2 * (bucket_N + 1) + clips.number("still"), return_inverse=True)
@@ -59,11 +57,6 @@ def lanes_of(
             one = replace(sampling, height=height, width=width, frames=frames)
             if height % multiple or width % multiple:
                 message = f"bucket {height}x{width} of data.source does not suit the model: no multiples of {multiple}"
-                raise DataError(message, "prepare the dataset with other buckets, or data.buckets=false")
-            if (frames - 1) % frame_multiple:
-                message = (
-                    f"a bucket of {frames} frames of data.source does not suit the model: not {frame_multiple}k + 1"
-                )
                 raise DataError(message, "prepare the dataset with other buckets, or data.buckets=false")
         samplings.append(replace(one, frames=1) if still else one)
     return Lanes(lane_N, tuple(samplings))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.errors import DataError, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from svdtrain.data.shard_cache import RemoteFile
 
-LARGEST_TEXT = 1 << 20
+LARGEST_TEXT = 1 << 16
+"""Bytes of a caption: text models read a few hundred words, and a tokenizer takes seconds for a million letters."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Clip:
     @property
     def name(self) -> str:
         """How messages call it."""
-        return f"clip '{self.key}' in {self.shard}"
+        return f"clip '{shown(self.key)}' in {self.shard}"
 
     @property
     def known(self) -> bool:
@@ -108,14 +110,15 @@ class Clip:
         return data
 
     def read_caption(self) -> str:
-        """The caption, "" when there is none. DataError for one that is no UTF-8 or longer than 1 MB."""
-        if self.caption is not None or self.text is None:
+        """The caption, "" when there is none. DataError for one that is no UTF-8 or longer than 64 KB."""
+        text = self.text if self.caption is None else None
+        size = text.size if text else len((self.caption or "").encode())
+        if size > LARGEST_TEXT:
+            raise DataError(f"the caption of {self.name} has {size:,} bytes", f"at most {LARGEST_TEXT:,} are read")
+        if text is None:
             return self.caption or ""
-        if self.text.size > LARGEST_TEXT:
-            message = f"the caption of {self.name} has {self.text.size:,} bytes"
-            raise DataError(message, f"at most {LARGEST_TEXT:,} are read")
         try:
-            return self._read(self.text).decode("utf-8-sig").strip()
+            return self._read(text).decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             message = f"the caption of {self.name} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
             raise DataError(message, "write the .txt again as UTF-8") from error
@@ -130,13 +133,14 @@ class Clip:
     def _read(self, place: Place) -> bytes:
         try:
             with self.shard.open() as file:
+                found = max(0, file.seek(0, os.SEEK_END) - place.offset)
                 file.seek(place.offset)
-                data = file.read(place.size)
+                data = file.read(place.size) if found >= place.size else b""  # room is made for all that is asked for
         except OSError as error:
             raise DataError(f"{self.name} cannot be read: {error.strerror}", "is the shard still there?") from error
         if len(data) != place.size:
             raise DataError(
-                f"{self.name} cannot be read: {place.size:,} bytes expected, {len(data):,} found",
+                f"{self.name} cannot be read: {place.size:,} bytes expected, {found:,} found",
                 "the shard was changed after the run started; start again",
             )
         return data

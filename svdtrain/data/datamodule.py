@@ -18,10 +18,13 @@ from svdtrain.data.isolation import DecodeChild
 from svdtrain.data.loading import ClipLoader, GlobalBatches
 from svdtrain.data.manifest import Manifest, Source, Summary, read_manifest
 from svdtrain.data.order import BatchOrder
+from svdtrain.data.place import changes_of_place
 from svdtrain.data.stream import ClipStream, Loaded, load_item, look_at, to_batch
 from svdtrain.foundation.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from svdtrain.data.clip import Clip
     from svdtrain.data.shard_cache import ShardCache
     from svdtrain.data.table import ClipTable
@@ -56,7 +59,6 @@ class ClipDataModule(pl.LightningDataModule):
         shuffle_shards: int = 16,
         buckets: bool = False,
         multiple: int = 1,
-        frame_multiple: int = 1,
         stills: bool = False,
         captions: bool = False,
         trigger: str = "",
@@ -71,17 +73,17 @@ class ClipDataModule(pl.LightningDataModule):
         """batch_size clips per rank; fps None: each clip's own; motion_bucket None: what each clip's metadata says.
 
         max_batches: how many batches a run hands out in all, before and after resuming. buckets: each clip at the size
-        that preparation assigned (sides multiples of `multiple`) instead of height x width x frames. captions: read, with
-        `trigger` before each. stills: pictures
-        are clips too, always where frames is 1. verify: compare the hash of every shard that a manifest lists. deadline:
-        clips that no index has verified are decoded in child processes, for at most so many seconds; None: in this one.
+        that preparation assigned (sides multiples of `multiple`) instead of frames x height x width. stills: pictures
+        are clips too, as they always are where frames is 1. captions: batches carry them, each begun with `trigger`.
+        verify: compare the hash of every shard that a manifest lists. deadline: seconds that a child process has for a
+        clip which no index has verified; None: this process decodes it.
         """
         super().__init__()
         self.source, self.seed, self.horizontal_flip = source, seed, horizontal_flip
         self.sampling = Sampling(frames, height, width, fps, motion_bucket, captions, trigger, windows)
         self.batch_size, self.workers, self.max_batches = batch_size, workers, max_batches
         self.shuffle_shards, self.buckets = shuffle_shards, buckets
-        self.multiples = {"multiple": multiple, "frame_multiple": frame_multiple}
+        self.multiple = multiple
         self.stills, self.verify, self.allow_change, self.cache = stills or frames == 1, verify, allow_change, cache
         self.bad_samples = BadSamples(bad or BadSamplePolicy())
         self.batches_per_step = batches_per_step
@@ -98,7 +100,7 @@ class ClipDataModule(pl.LightningDataModule):
     def stream(self) -> ClipStream:
         """The training clips by slot."""
         clips = self.manifest.train
-        lanes = lanes_of(clips, self.sampling, buckets=self.buckets, **self.multiples)
+        lanes = lanes_of(clips, self.sampling, buckets=self.buckets, multiple=self.multiple)
         return ClipStream(
             clips,
             lanes,
@@ -192,7 +194,7 @@ class ClipDataModule(pl.LightningDataModule):
         if child:
             child.close()
         if not batches:
-            raise DataError("none of the held-out clips can be used", "see the warnings above")
+            raise DataError("data.source: none of the held-out clips can be used", "see the warnings above")
         return batches
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,28 +212,14 @@ class ClipDataModule(pl.LightningDataModule):
 
         DataError when the dataset (unless a change is allowed), the seed, the order or the global batch is another.
         """
-        here, before = self.state_dict(), state_dict
-        world = self._rank[1]
-        fitting = (
-            f"data.batch_size={before['clips_per_batch'] // world} with {world} device{'s' * (world > 1)} would do"
-        )
-        keys = {
-            "dataset": ("the dataset of data.source", "resume with what the run began with, or data.allow_change=true"),
-            "seed": ("seed", "resume with what the run began with, or start a new run"),
-            "order": ("the order of data", "resume with what the run began with, or start a new run"),
-            "clips_per_batch": (
-                "data.batch_size x devices",
-                fitting if before["clips_per_batch"] % world == 0 else "resume on another number of devices",
-            ),
-        }
-        for field, (what, hint) in keys.items():
-            if before[field] == here[field]:
-                continue
-            message = f"{what} was {before[field]}, now it is {here[field]}"
-            if field != "dataset" or not self.allow_change:
-                raise DataError(f"the run cannot go on: {message}", hint)
-            log.warning("%s; the run goes on with it from batch %d", message, before["consumed_batches"])
-        self.consumed_batches = before["consumed_batches"]
+        for change in self.changes(state_dict, self._rank[1]):
+            log.warning("%s; the run goes on with it from batch %d", change, state_dict["consumed_batches"])
+        self.consumed_batches = state_dict["consumed_batches"]
+
+    def changes(self, before: Mapping[str, Any], world: int) -> list[str]:
+        """What is another than it was, and may be; DataError, as on loading. world: ranks."""
+        here = self.state_dict() | {"clips_per_batch": self.batch_size * world}
+        return changes_of_place(before, here, world=world, allow_change=self.allow_change)
 
     def _child(self) -> DecodeChild | None:
         """A new one, which starts when it is first asked."""
@@ -248,7 +236,7 @@ class ClipDataModule(pl.LightningDataModule):
         clips = self.manifest.held_out
         kept = clips if self.sampling.frames == 1 else clips.where(~clips.number("still"))
         if not len(kept):
-            raise DataError("no videos are held out", "prepare the dataset again with more source videos")
+            raise DataError("data.source: no videos are held out", "prepare the dataset again with more source videos")
         return kept
 
     def _note(self, loaded: Loaded) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.errors import DataError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -69,7 +69,7 @@ def explain(rows: Iterable[Row], shard: Shard) -> None:
             adapter.validate_python(row)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            field = ".".join(map(str, first["loc"])) or "the row"
+            field = shown(".".join(map(str, first["loc"]))) or "the row"
             raise DataError(f"line {number} of the index of {shard}: {field}: {first['msg']}", HINT) from error
 
 
@@ -77,4 +77,4 @@ def _parsed(line: bytes, number: int, shard: Shard) -> Row:
     try:
         return from_json(line)
     except ValueError as error:
-        raise DataError(f"line {number} of the index of {shard} cannot be parsed: {error}", HINT) from error
+        raise DataError(f"line {number} of the index of {shard} cannot be parsed: {shown(str(error))}", HINT) from error

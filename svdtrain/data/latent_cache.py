@@ -10,14 +10,16 @@ import io
 import json
 import tarfile
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
+from pydantic import Field, TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from svdtrain.data.clip import begun_with
-from svdtrain.foundation.errors import DataError, SystemFault
+from svdtrain.foundation.errors import DataError, SystemFault, shown
 from svdtrain.foundation.files import replacing, write_atomic
 
 if TYPE_CHECKING:
@@ -59,10 +61,8 @@ class CacheRecipe:
     def entry_id(self, clip: Clip, *, flip: bool) -> str:
         """sha256 over this recipe and the clip: by its own sha256, or else its place in a shard as it was last changed."""
         content = clip.sha256 or [clip.shard.label, clip.shard.changed(), clip.key, clip.offset, clip.size]
-        bucket, caption = (
-            clip.bucket if self.buckets else None,
-            begun_with(self.trigger, clip.read_caption()) if self.captions else "",
-        )
+        bucket = clip.bucket if self.buckets else None
+        caption = begun_with(self.trigger, clip.read_caption()) if self.captions else ""
         what = [asdict(self), content, bucket, caption, flip]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -98,6 +98,21 @@ class LatentEntry:
     embeddings_KLD: Tensor
     """Of those frames, by the condition encoder."""
 
+    def fault(self) -> str:
+        """Empty, or which of its tensors does not go with the others."""
+        rows, windows = len(self.mean_RCHW), len(self.starts_K) if self.starts_K.ndim == 1 else 0
+        right = {
+            "mean_RCHW": self.mean_RCHW.ndim == 4 and self.mean_RCHW.is_floating_point(),
+            "logvar_RCHW": self.logvar_RCHW.shape == self.mean_RCHW.shape and self.logvar_RCHW.is_floating_point(),
+            "starts_K": windows > 0 and self.starts_K.dtype == torch.float64,
+            "rows_KT": self.rows_KT.ndim == 2 and self.rows_KT.dtype == torch.int64 and len(self.rows_KT) == windows,
+            "fps": self.fps.shape == (1,) and bool(self.fps > 0),
+            "images_KCHW": self.images_KCHW.ndim == 4 and len(self.images_KCHW) == windows,
+            "embeddings_KLD": self.embeddings_KLD.ndim == 3 and len(self.embeddings_KLD) == windows,
+        }
+        wrong = next((name for name, is_right in right.items() if not is_right), "")
+        return wrong or ("" if bool(((self.rows_KT >= 0) & (self.rows_KT < rows)).all()) else "rows_KT")
+
     def window(self, place: float) -> CachedWindow:
         """The window that `place` in [0, 1] leads to: the very one that choose_times answers with."""
         k = min(int(place * len(self.starts_K)), len(self.starts_K) - 1)
@@ -107,6 +122,29 @@ class LatentEntry:
         return CachedWindow(
             float(self.starts_K[k]), float(self.fps), self.images_KCHW[k], mean_TCHW, logvar_TCHW, embedding_LD
         )
+
+
+@dataclass
+class _Place:
+    """A line of an index: where an entry stands."""
+
+    key: str
+    offset: Annotated[int, Field(ge=0, lt=2**62)]
+    size: Annotated[int, Field(ge=0, lt=2**62)]
+    sha256: str
+
+
+@dataclass
+class _Refused:
+    """Or why there is none."""
+
+    key: str
+    reason: str
+    refused: str
+    """The message."""
+
+
+_ROW = TypeAdapter[_Place | _Refused](_Place | _Refused)
 
 
 class LatentCache:
@@ -124,14 +162,16 @@ class LatentCache:
             write_atomic(file, json.dumps(asdict(recipe), indent=2) + "\n")
             return
         try:
-            found = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file} cannot be read: {error}", "delete the folder, and it is made again") from error
+            found = dict(json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{file} cannot be read: {shown(str(error))}", "delete the folder, and it is made again"
+            ) from error
         wanted = asdict(recipe)
-        changes = [f"{k} was {found.get(k)!r}, now {v!r}" for k, v in wanted.items() if found.get(k) != v]
+        changes = [f"{k} was {shown(repr(found.get(k)))}, now {v!r}" for k, v in wanted.items() if found.get(k) != v]
         if changes:
             raise DataError(
-                f"the cache {folder} is stale: {'; '.join(changes)}",
+                f"the cache {folder} is stale: {shown('; '.join(changes), 150)}",
                 "delete it to make it again, or name another folder with data.cache_dir=",
             )
         for index in sorted(folder.glob(INDEX.format("*"))):
@@ -172,7 +212,7 @@ class LatentCache:
         """
         if key in self.refused:
             reason, message = self.refused[key]
-            raise DataError(message, "remove the clip, or data.on_bad_sample=skip", reason)
+            raise DataError(shown(message, 200), "remove the clip, or data.on_bad_sample=skip", reason)
         if key not in self.places:
             raise DataError(f"the cache {self.folder} has no entry '{key}'", "python -m svdtrain cache makes it")
         file, offset, size, digest = self.places[key]
@@ -183,11 +223,20 @@ class LatentCache:
                 content = tar.read(size)
         except OSError as error:
             raise DataError(
-                f"{path}: the entry '{key}' cannot be read: {error.strerror}", "is it still there?"
+                f"{path}: the entry '{shown(key)}' cannot be read: {error.strerror}", "is it still there?"
             ) from error
         if hashlib.sha256(content).hexdigest() != digest:
-            raise DataError(f"{path} is damaged: the entry '{key}' has changed", f"delete {path}, and it is made again")
-        entry = LatentEntry(**load_tensors(content))
+            raise DataError(
+                f"{path} is damaged: the entry '{shown(key)}' has changed", f"delete {path}, and it is made again"
+            )
+        try:
+            entry = LatentEntry(**load_tensors(content))
+            fault = entry.fault()
+        except (SafetensorError, TypeError) as error:
+            entry, fault = None, str(error)
+        if entry is None or fault:
+            message = f"{path}: the entry '{shown(key)}' is none: {shown(fault)}"
+            raise DataError(message, f"delete {path}, and it is made again")
         for name in ENCODED:
             if not bool(torch.isfinite(getattr(entry, name)).all()):
                 raise DataError(f"{path}: {name} of '{key}' is not finite", f"delete {path}; data.cache_dtype=float32")
@@ -196,15 +245,16 @@ class LatentCache:
     def _read_index(self, index: Path) -> None:
         tar = index.name.removesuffix(".idx.jsonl") + ".tar"
         try:
-            rows: list[dict[str, Any]] = [json.loads(line) for line in index.read_text().splitlines()]
-            ends = [row["offset"] + row["size"] for row in rows if "refused" not in row]
+            rows = [_ROW.validate_json(line) for line in index.read_bytes().splitlines()]
+            ends = [row.offset + row.size for row in rows if isinstance(row, _Place)]
             if not (self.folder / tar).is_file() or (self.folder / tar).stat().st_size < max(ends, default=0):
                 return  # removed, or not all copied: it is to be made again
-            self.refused |= {row["key"]: (row["reason"], row["refused"]) for row in rows if "refused" in row}
-            kept = [row for row in rows if "refused" not in row]
-            self.places |= {row["key"]: (tar, row["offset"], row["size"], row["sha256"]) for row in kept}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{index} cannot be read: {error}", f"delete {index}, and it is made again") from error
+            self.refused |= {row.key: (row.reason, row.refused) for row in rows if isinstance(row, _Refused)}
+            kept = [row for row in rows if isinstance(row, _Place)]
+            self.places |= {row.key: (tar, row.offset, row.size, row.sha256) for row in kept}
+        except (OSError, ValueError) as error:
+            message = f"{index} cannot be read: {shown(' '.join(str(error).split()))}"
+            raise DataError(message, f"delete {index}, and it is made again") from error
 
 
 def _to_bytes(entry: LatentEntry, dtype: torch.dtype) -> bytes:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from svdtrain.data.stream import Loaded, Slot
-from svdtrain.foundation.errors import SvdtrainError
+from svdtrain.foundation.errors import DataError, SvdtrainError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from svdtrain.data.order import BatchOrder
     from svdtrain.types import ClipBatch
+
+DYING = 1.0
+"""Seconds in which a process that broke a connection has ended."""
+LOST_HINT = "too little memory (fewer data.workers), or a clip that its reader does not survive (data.workers=0 tells)"
+
+log = logging.getLogger(__name__)
 
 
 class GlobalBatches(Sampler[list[Slot]]):
@@ -73,9 +82,33 @@ class ClipLoader(DataLoader[Any]):
         """For all later ones together."""
 
     def __iter__(self) -> Iterator[ClipBatch]:  # type: ignore[override]
-        start, batches = time.perf_counter(), super().__iter__()
+        """A process that is killed is replaced once: what a batch holds does not depend on who makes it.
+
+        DataError that names its clip when that happens again, or where the order is not known beforehand.
+        """
+        batches = self.batch_sampler if isinstance(self.batch_sampler, GlobalBatches) else None
+        before = handed = batches.first if batches else 0
+        try:
+            for may_restart in (batches is not None, False):
+                try:
+                    for batch in self._handed_out():
+                        handed += 1
+                        yield batch
+                    return
+                except _LostWorker as lost:
+                    if not may_restart:
+                        raise DataError(str(lost), LOST_HINT, "crash") from lost
+                    log.warning("%s; another one takes its place", lost)
+                    assert batches
+                    batches.first = handed
+        finally:
+            if batches:
+                batches.first = before
+
+    def _handed_out(self) -> Iterator[ClipBatch]:
+        start, batches = time.perf_counter(), self._started()
         with ended(batches):
-            loaded = next(batches, None)
+            loaded = self._next(batches)
             self.first_seconds = time.perf_counter() - start
             while loaded is not None:
                 if isinstance(loaded, SvdtrainError):
@@ -84,8 +117,42 @@ class ClipLoader(DataLoader[Any]):
                     self.note(loaded)
                 yield loaded.batch
                 start = time.perf_counter()
-                loaded = next(batches, None)
+                loaded = self._next(batches)
                 self.waited_seconds += time.perf_counter() - start
+
+    def _started(self) -> Iterator[Any]:
+        """torch's own handler of SIGCHLD would raise in the middle of a training step; `next` finds a lost process, too."""
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = super().__iter__()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+        return batches
+
+    def _next(self, batches: Iterator[Any]) -> Any:  # noqa: ANN401
+        try:
+            return next(batches, None)
+        except (RuntimeError, OSError, EOFError) as error:  # a batch in the queue may still be in the lost one's hands
+            workers: list[Any] = getattr(batches, "_workers", [])
+            ready = wait([worker.sentinel for worker in workers], DYING)
+            dead = next((number for number, worker in enumerate(workers) if worker.sentinel in ready), None)
+            if dead is None:
+                raise
+            workers[dead].join()
+            code = workers[dead].exitcode
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
+            raise _LostWorker(f"a loading process {how}{self._at_work(batches, dead)}") from error
+
+    def _at_work(self, batches: Any, worker: int) -> str:  # noqa: ANN401
+        """The first clip of the batch that a worker was making, where the order is known."""
+        tasks = sorted(number for number, (by, *done) in batches._task_info.items() if by == worker and not done)
+        if not tasks or not isinstance(self.batch_sampler, GlobalBatches):
+            return ""
+        slots = next(islice(iter(self.batch_sampler), tasks[0], None))
+        return f" at {self.dataset.clips[slots[0].clip].name}"  # type: ignore[attr-defined]
+
+
+class _LostWorker(Exception):
+    """A loading process has ended by itself; says how."""
 
 
 @contextmanager

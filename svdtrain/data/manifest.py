@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,10 +17,11 @@ from svdtrain.data.shards import index_rows
 from svdtrain.data.sources import WANTED, ListedShard, list_shards
 from svdtrain.data.table import ClipTable, TableBuilder
 from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.garbage import uncollected
 from svdtrain.foundation.hardware import is_first_of_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 HELD_OUT_EVERY = 10
 
@@ -110,7 +109,7 @@ def read_manifest(
         raise DataError(f"data.source names {len(entries):,} sources to mix", "join some of them")
     builder = TableBuilder()
     listed: list[ListedShard] = []
-    with _no_collections():
+    with uncollected(stays=False):  # each search for cycles went through all that torch has made
         for number, entry in enumerate(entries):
             found = _listed(entry.source, cache or ShardCache.at())
             for one in found:
@@ -142,18 +141,6 @@ def held_out_sources(sources: Iterable[str]) -> set[str]:
     """Every tenth source video, at least one, in an order that the names alone decide; none when there is only one."""
     ordered = sorted(set(sources), key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
     return set(ordered[::HELD_OUT_EVERY]) if len(ordered) > 1 else set()
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Rows hold no cycles, and each search for some goes through all that torch has made: it took most of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _listed(source: str | list[str], cache: ShardCache) -> list[ListedShard]:

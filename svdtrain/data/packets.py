@@ -256,7 +256,7 @@ def _check_tables(data: bytes, name: str) -> None:
         size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
         if size == 1:
             size = int.from_bytes(data[place + 8 : place + 16], "big")
-        end = place + size if size >= 8 else len(data)
+        end = min(place + size, len(data)) if size >= 8 else len(data)
         for found in COUNTS.finditer(data, place, end) if kind != b"mdat" else ():
             if found[0] == b"cmov":
                 raise DataError(f"{name} has a compressed header", HINT, "too_large")

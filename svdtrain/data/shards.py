@@ -13,7 +13,7 @@ from svdtrain.data.clip import Clip, Shard
 from svdtrain.data.index import LARGEST_VIDEO as LARGEST_VIDEO
 from svdtrain.data.index import STILL_EXTENSIONS, VIDEO_EXTENSIONS, Row
 from svdtrain.data.table import TableBuilder
-from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.errors import DataError, shown
 from svdtrain.foundation.files import replacing, write_atomic
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ LARGEST_METADATA = 1 << 20
 MAKE = "a shard is an uncompressed tar of KEY.mp4 and KEY.json: python -m svdtrain prepare makes them"
 MOST_MEMBERS = 10_000_000
 BLOCK = tarfile.BLOCKSIZE
+_UNREADABLE = (tarfile.TarError, ValueError, OverflowError)
+"""What tarfile raises for headers that hold no numbers, or numbers that no file reaches."""
 
 log = logging.getLogger(__name__)
 Members = dict[str, dict[str, tuple[int, int]]]
@@ -71,8 +73,8 @@ def list_members(path: Path) -> Members:
     try:
         with path.open("rb") as file:
             return _members(path, file)
-    except tarfile.TarError as error:
-        raise DataError(f"{path} is no readable tar: {error}", MAKE) from error
+    except _UNREADABLE as error:
+        raise DataError(f"{path} is no readable tar: {shown(str(error))}", MAKE) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from error
 
@@ -96,8 +98,8 @@ def index_rows(shard: Shard, *, stills: bool = False) -> list[Row]:
         with shard.open() as file:
             members = _members(shard, file)
             rows = [_row(shard, key, parts, file) for key, parts in members.items() if parts.keys() & set(wanted)]
-    except tarfile.TarError as error:
-        raise DataError(f"{shard} is no readable tar: {error}", MAKE) from error
+    except _UNREADABLE as error:
+        raise DataError(f"{shard} is no readable tar: {shown(str(error))}", MAKE) from error
     except OSError as error:
         raise DataError(f"{shard} cannot be read: {error.strerror}", "check the path and its permissions") from error
     seen = Counter(extension for parts in members.values() for extension in parts)
@@ -124,15 +126,15 @@ def _members(path: Path | Shard, file: IO[bytes]) -> Members:
         for count, member in enumerate(tar):
             if member.size < 0 or count >= MOST_MEMBERS:
                 raise DataError(f"{path} is damaged: member {count} has size {member.size}", "make the shard again")
-            end = member.offset_data + math.ceil(member.size / BLOCK) * BLOCK
+            end = max(end, member.offset_data + math.ceil(member.size / BLOCK) * BLOCK)
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
                 kind = "a link" if member.issym() or member.islnk() else "a sparse or special file"
-                raise DataError(f"{path}: member {member.name!r} is {kind}", "shards may hold plain files only")
+                raise DataError(f"{path}: member '{shown(member.name)}' is {kind}", "shards may hold plain files only")
             for key, extension in _split_name(path, member.name):
                 if extension in members.setdefault(key, {}):
-                    raise DataError(f"{path} holds {member.name!r} twice", "give each clip its own key")
+                    raise DataError(f"{path} holds '{shown(member.name)}' twice", "give each clip its own key")
                 members[key][extension] = (member.offset_data, member.size)
     _check_end(path, file, end)
     return members
@@ -142,7 +144,7 @@ def _split_name(path: Path | Shard, name: str) -> Iterator[tuple[str, str]]:
     """The (key, extension) of a member's name; nothing for hidden files and files without an extension."""
     parts = name.removeprefix("./").split("/")
     if ".." in parts or not parts[0]:
-        raise DataError(f"{path}: member {name!r} points out of the shard", "name members by relative paths")
+        raise DataError(f"{path}: member '{shown(name)}' points out of the shard", "name members by relative paths")
     stem, dot, extension = parts[-1].rpartition(".")
     if stem and dot and not parts[-1].startswith((".", "__")):
         yield "/".join([*parts[:-1], stem]), extension.lower()
@@ -161,16 +163,18 @@ def _check_end(path: Path | Shard, file: IO[bytes], end: int) -> None:
 
 
 def _row(shard: Shard, key: str, parts: dict[str, tuple[int, int]], file: IO[bytes]) -> Row:
-    where = f"clip '{key}' in {shard}"
+    where = f"clip '{shown(key)}' in {shard}"
     videos = parts.keys() & set(VIDEO_EXTENSIONS)
     if len(videos) > 1:
         raise DataError(f"{where} has {len(videos)} videos", "give each clip its own key")
     metadata = _metadata(where, parts.get("json"), file)
     frames, caption = _number(where, metadata, "frames", 1, 1e9), metadata.get("caption")
+    source = source_of(metadata, key)
+    _check_texts(where, {"caption": caption, "source": source if source != key else ""})
     return {
         "key": key,
         "members": parts,
-        "source": source_of(metadata, key),
+        "source": source,
         "fps": _number(where, metadata, "fps", 1e-3, 1e5),
         "frames": None if frames is None else int(frames),
         "motion_bucket_id": _number(where, metadata, "motion_bucket_id", 0, 255),
@@ -196,10 +200,22 @@ def _metadata(where: str, place: tuple[int, int] | None, file: IO[bytes]) -> dic
     try:
         metadata = json.loads(file.read(size))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: its .json cannot be parsed: {error}", "write one JSON object per clip") from error
+        raise DataError(
+            f"{where}: its .json cannot be parsed: {shown(str(error))}", "write one JSON object per clip"
+        ) from error
     if not isinstance(metadata, dict):
         raise DataError(f"{where}: its .json is a {type(metadata).__name__}", "write one JSON object per clip")
     return metadata
+
+
+def _check_texts(where: str, texts: dict[str, Any]) -> None:
+    """JSON can hold halves of characters, which nothing can write or read as words."""
+    for field, text in texts.items():
+        try:
+            (text if isinstance(text, str) else "").encode()
+        except UnicodeEncodeError as error:
+            message = f"{where}: its .json says {field}='{shown(text)}'"
+            raise DataError(message, "write whole characters") from error
 
 
 def _number(where: str, metadata: dict[str, Any], field: str, low: float, high: float) -> float | None:
@@ -207,5 +223,7 @@ def _number(where: str, metadata: dict[str, Any], field: str, low: float, high: 
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise DataError(f"{where}: its .json says {field}={value!r}", f"a number from {low:g} to {high:g} is wanted")
+        raise DataError(
+            f"{where}: its .json says {field}={shown(repr(value))}", f"a number from {low:g} to {high:g} is wanted"
+        )
     return float(value)

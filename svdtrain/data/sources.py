@@ -17,7 +17,7 @@ from svdtrain.data.clip import Shard
 from svdtrain.data.index import VIDEO_EXTENSIONS
 from svdtrain.data.shard_cache import RemoteFile, ShardCache
 from svdtrain.data.transports import PACKAGES, Filesystem, Http, Interrupted, Missing
-from svdtrain.foundation.errors import DataError, nearest
+from svdtrain.foundation.errors import DataError, nearest, shown
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
@@ -89,17 +89,19 @@ def parse_manifest(text: bytes, where: str) -> dict[str, ManifestShard] | None:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} cannot be parsed: {error}", "copy or prepare the dataset again") from error
+        raise DataError(
+            f"{where} cannot be parsed: {shown(str(error))}", "copy or prepare the dataset again"
+        ) from error
     if not isinstance(content, dict) or "format" not in content:
         return None
     if content["format"] != FORMAT:
-        message = f"{where} has format {content['format']!r}, {FORMAT} is read"
+        message = f"{where} has format {shown(repr(content['format']))}, {FORMAT} is read"
         raise DataError(message, "update svdtrain, or prepare the dataset again")
     try:
         shards = TypeAdapter(list[ManifestShard]).validate_python(content.get("shards"))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, ("shards", *first["loc"])))
+        field = shown(".".join(map(str, ("shards", *first["loc"]))))
         raise DataError(f"{where}: {field}: {first['msg']}", "prepare the dataset again") from error
     return {shard.name: shard for shard in shards}
 

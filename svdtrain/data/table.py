@@ -11,7 +11,7 @@ import numpy as np
 
 from svdtrain.data.clip import Clip, Place, Shard
 from svdtrain.data.index import HINT, LARGEST_VIDEO, STILL_EXTENSIONS, explain, medium
-from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.errors import DataError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -264,11 +264,11 @@ def _check_places(
     wrong_N = (size_N < 1) | (size_N > LARGEST_VIDEO)
     if wrong_N.any():
         row = int(wrong_N.argmax())
-        message = f"clip '{rows[row]['key']}' in {shard} has {size_N[row]:,} bytes"
+        message = f"clip '{shown(rows[row]['key'])}' in {shard} has {size_N[row]:,} bytes"
         raise DataError(message, f"a clip has between 1 and {LARGEST_VIDEO:,} bytes: cut it")
     if shard_size is not None and (beyond_N := offset_N + size_N > shard_size).any():
         key = rows[int(beyond_N.argmax())]["key"]
-        raise DataError(f"the index of {shard} puts clip '{key}' behind its end at byte {shard_size:,}", HINT)
+        raise DataError(f"the index of {shard} puts clip '{shown(key)}' behind its end at byte {shard_size:,}", HINT)
 
 
 def _unique(keys: Strings, hashes_N: np.ndarray, shard_of: Callable[[int], Shard]) -> Strings:
@@ -283,5 +283,5 @@ def _unique(keys: Strings, hashes_N: np.ndarray, shard_of: Callable[[int], Shard
         named = {row: f"{shard_of(row)}/{keys[row]}" for row in rows}
     for name, count in Counter(named.values()).items():
         if count > 1:
-            raise DataError(f"clip '{name}' is listed twice", HINT)
+            raise DataError(f"clip '{shown(name)}' is listed twice", HINT)
     return Strings([named.get(row, key) for row, key in enumerate(keys)]) if rows else keys

@@ -14,7 +14,7 @@ from diffusers import (
 )
 
 from svdtrain.families.loaded import in_full
-from svdtrain.families.parts import load_clip_texts, objective_of
+from svdtrain.families.parts import load_clip_texts, objective_of, presets
 from svdtrain.families.prompted import PromptedModel
 from svdtrain.families.protocol import FamilySpec, Size
 from svdtrain.families.weights import load_part, pipeline_of
@@ -38,13 +38,7 @@ SPEC = FamilySpec(
     architecture="animatediff-v1",
     pipeline_class="AnimateDiffPipeline",
     also_loads=("StableDiffusionPipeline",),
-    targets={
-        "attention": {"spatial": rf"{_SPATIAL}\.{_ATTENTION}", "temporal": rf"{_TEMPORAL}\.{_ATTENTION}"},
-        "attention_and_feed_forward": {
-            "spatial": rf"{_SPATIAL}\.({_ATTENTION}|{_FEED_FORWARD})",
-            "temporal": rf"{_TEMPORAL}\.({_ATTENTION}|{_FEED_FORWARD})",
-        },
-    },
+    targets=presets({"spatial": _SPATIAL, "temporal": _TEMPORAL}, _ATTENTION, _FEED_FORWARD),
     repeated_blocks=("ResnetBlock2D", "BasicTransformerBlock"),
     needs_image=False,
     needs_text=True,
@@ -79,7 +73,9 @@ class AnimateDiffFamily(PromptedModel):
                 message = f"model.motion_adapter: is not set, and {weights} is a picture model, which does not move"
                 raise ModelError(message, "model.motion_adapter=FOLDER, or a Hub id as ID@COMMIT")
             pictures = load_part(UNet2DConditionModel, weights, "unet")
-            unet = UNetMotionModel.from_unet2d(pictures, load_part(MotionAdapter, weights, "motion_adapter"))
+            motion = load_part(MotionAdapter, weights, "motion_adapter")
+            with pictures.device:  # the meta device, where there are no weights
+                unet = UNetMotionModel.from_unet2d(pictures, motion)
         vae = load_part(AutoencoderKL, weights, "vae")
         return cls(unet, vae, load_clip_texts(weights), scheduler, objective_of(scheduler, noise))
 

@@ -20,20 +20,23 @@ if TYPE_CHECKING:
     from svdtrain.families.protocol import ModelFamily
 
 
-def build_weights(model: ModelConfig) -> Weights:
-    """The local folder, the Hub id, or the package's own base."""
+def build_weights(model: ModelConfig, *, blank: bool = False) -> Weights:
+    """The local folder, the Hub id, or the package's own base; blank: what of it needs no weights."""
     parts = {"motion_adapter": _part(model.motion_adapter)} if model.motion_adapter else {}
     if model.source or model.id is None:
         place = model.source or str(packaged("assets") / model.name)
-        return Weights(place, variant=model.variant, parts=parts)
-    return Weights(model.id, model.revision, model.variant, is_hub=True, parts=parts)
+        return Weights(place, variant=model.variant, parts=parts, blank=blank)
+    return Weights(model.id, model.revision, model.variant, is_hub=True, parts=parts, blank=blank)
 
 
-def build_family(model: ModelConfig) -> ModelFamily:
-    """The model with its weights, on the CPU in fp32. UsageError for a size that its checkpoint cannot do."""
+def build_family(model: ModelConfig, *, blank: bool = False) -> ModelFamily:
+    """The model with its weights, on the CPU in fp32; blank: without them, on the meta device.
+
+    UsageError for a size that its checkpoint cannot do.
+    """
     family = load_family(
         model.family,
-        weights=build_weights(model),
+        weights=build_weights(model, blank=blank),
         noise=Noise(_levels(model.noise_levels), _levels(model.condition_noise), model.offset_noise),
     )
     near = family.nearest_size(model.frames, model.height, model.width)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, I2VGenXLPipeline, I2VGenXLUNet
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import _center_crop_wide, _resize_bilinear
 from PIL import Image
+from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from svdtrain.families.frames import full_precision
 from svdtrain.families.loaded import in_full
-from svdtrain.families.parts import load_clip_texts, objective_of
+from svdtrain.families.parts import load_clip_texts, normalised, objective_of
 from svdtrain.families.prompted import PromptedModel
 from svdtrain.families.protocol import FamilySpec
 from svdtrain.families.unet3d import SPEC as SAME_BLOCKS
@@ -21,7 +23,7 @@ from svdtrain.families.weights import load_part
 from svdtrain.types import LatentPosterior
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from svdtrain.families.protocol import Noise, Request
     from svdtrain.families.weights import Weights
@@ -62,6 +64,21 @@ class I2VGenXLConditions:
         """Zeros for the embedding."""
         keep_B = (~drop_B).to(self.image_embeddings_BLD)
         return replace(self, image_embeddings_BLD=self.image_embeddings_BLD * keep_B[:, None, None])
+
+
+@torch.library.custom_op("svdtrain::small_squares", mutates_args=())
+def _small_squares(image_BCHW: Tensor, height: int, width: int) -> Tensor:
+    """Of frames in [-1, 1], in [0, 1], by PIL. An operation of its own: its shape is known where tensors have no content."""
+    side = image_BCHW.shape[-1]
+    images_BHWC = ((image_BCHW + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    squares = [_center_crop_wide(Image.fromarray(image), (side, side)) for image in images_BHWC]
+    small: Any = [_resize_bilinear(square, (width, height)) for square in squares]
+    return VaeImageProcessor.numpy_to_pt(VaeImageProcessor.pil_to_numpy(small)).to(image_BCHW.device)
+
+
+@_small_squares.register_fake
+def _(image_BCHW: Tensor, height: int, width: int) -> Tensor:
+    return image_BCHW.new_empty(len(image_BCHW), 3, height, width)
 
 
 class I2VGenXLFamily(PromptedModel):
@@ -131,21 +148,10 @@ class I2VGenXLFamily(PromptedModel):
     @torch.no_grad()
     def embed_images(self, image_BCHW: Tensor) -> Tensor:
         """CLIP image embeddings [B, 1, D] of frames in [-1, 1], cropped to squares and sized as the pipeline does."""
-        width = image_BCHW.shape[-1]
         size = self.feature_extractor.crop_size
-        images_BHWC = ((image_BCHW + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        squares = [_center_crop_wide(Image.fromarray(image), (width, width)) for image in images_BHWC]
-        small = [_resize_bilinear(square, (size["width"], size["height"])) for square in squares]
-        video_processor: Any = self.pipeline().video_processor
-        pixels_BCHW = self.feature_extractor(
-            images=video_processor.numpy_to_pt(video_processor.pil_to_numpy(small)),
-            do_center_crop=False,
-            do_resize=False,
-            do_rescale=False,
-            return_tensors="pt",
-        ).pixel_values.to(image_BCHW.device)
+        small_BCHW = _small_squares(image_BCHW, size["height"], size["width"])
         with full_precision(image_BCHW.device):
-            return self.image_encoder(pixels_BCHW).image_embeds[:, None]
+            return self.image_encoder(normalised(small_BCHW, self.feature_extractor)).image_embeds[:, None]
 
     def denoise(self, noisy: NoisyLatents, conditions: I2VGenXLConditions) -> Tensor:
         """The UNet's answer. Frames after the first are told their place in the clip where the first has the picture."""

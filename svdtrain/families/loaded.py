@@ -47,6 +47,11 @@ class LoadedModel(ABC):
     as_saved: tuple[str, ...] = ()
     """Frozen parts that stay in their files' precision: too large for fp32, and not made for fp16 throughout."""
 
+    def freeze(self) -> None:
+        """From now on nothing around the denoiser is trained, or draws at random."""
+        for part in self.frozen().values():
+            part.requires_grad_(False).eval()
+
     @property
     def device(self) -> torch.device:
         """Where the denoiser is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
+import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from svdtrain.diffusion.objective import DiscretePrediction, Target
@@ -16,8 +17,27 @@ TARGETS: dict[str, Target] = {"epsilon": "epsilon", "v_prediction": "v"}
 BETAS = get_args(Betas)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+    from transformers import CLIPImageProcessor
+
     from svdtrain.families.protocol import Noise
     from svdtrain.families.weights import Weights
+
+
+def presets(halves: Mapping[str, str], attention: str, feed_forward: str) -> dict[str, dict[str, str]]:
+    """FamilySpec.targets, of patterns: `halves` match a half's blocks, the others what is adapted within a block."""
+    within = {"attention": attention, "attention_and_feed_forward": f"({attention}|{feed_forward})"}
+    return {
+        name: {half: rf"{blocks}\.{modules}" for half, blocks in halves.items()} for name, modules in within.items()
+    }
+
+
+def normalised(pixels_BCHW: Tensor, processor: CLIPImageProcessor) -> Tensor:
+    """Pixels in [0, 1] as CLIP's image encoder wants them."""
+    mean_C, std_C = (torch.tensor(told).to(pixels_BCHW) for told in (processor.image_mean, processor.image_std))
+    return (pixels_BCHW - mean_C[:, None, None]) / std_C[:, None, None]
 
 
 def load_clip_texts(weights: Weights, layers_left_out: int = 0) -> Texts:

@@ -34,8 +34,7 @@ class PromptedModel(LoadedModel):
     ) -> None:
         self.denoiser, self.vae, self.texts = denoiser, vae, texts
         self.scheduler, self.objective = scheduler, objective
-        for part in self.frozen().values():
-            part.requires_grad_(False).eval()
+        self.freeze()
 
     def frozen(self) -> dict[str, nn.Module]:
         """VAE and text encoder."""

@@ -105,8 +105,16 @@ class ModelFamily(Protocol):
         """What `encode_clips` uses: what its answers depend on besides the clips."""
         ...
 
+    def frozen(self) -> Mapping[str, nn.Module]:
+        """The networks around the denoiser."""
+        ...
+
+    def idle(self) -> Sequence[nn.Module]:
+        """What of them neither `encode_conditions` nor `denoise` uses."""
+        ...
+
     def rest(self) -> None:
-        """Leave to the CPU's memory, from now on, what neither `encode_conditions` nor `denoise` uses; `sample` fetches it."""
+        """Leave to the CPU's memory, from now on, what is idle; `sample` fetches it."""
         ...
 
     def nearest_size(self, frames: int, height: int, width: int) -> Size:

@@ -18,6 +18,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 from svdtrain.diffusion.objective import ContinuousVPrediction
 from svdtrain.families.frames import encode_frames, full_precision, image_encoder_of, scaled_posterior
 from svdtrain.families.loaded import LoadedModel, in_full
+from svdtrain.families.parts import normalised, presets
 from svdtrain.families.protocol import FamilySpec
 from svdtrain.families.stills import lone_frames_are_frames
 from svdtrain.families.weights import Weights, load_part
@@ -34,21 +35,13 @@ if TYPE_CHECKING:
 # attn2 attends to one token, its softmax is 1 whatever q and k say: adapters on them would only random-walk.
 _ATTENTION = r"(attn1\.(to_q|to_k|to_v|to_out\.0)|attn2\.(to_v|to_out\.0))"
 _FEED_FORWARD = r"ff(_in)?\.net\.(0\.proj|2)"
+_HALVES = {"spatial": r".*\.transformer_blocks\.\d+", "temporal": r".*\.temporal_transformer_blocks\.\d+"}
 
 SPEC = FamilySpec(
     name="svd",
     architecture="stable-video-diffusion-img2vid-v1",
     pipeline_class="StableVideoDiffusionPipeline",
-    targets={
-        "attention": {
-            "spatial": rf".*\.transformer_blocks\.\d+\.{_ATTENTION}",
-            "temporal": rf".*\.temporal_transformer_blocks\.\d+\.{_ATTENTION}",
-        },
-        "attention_and_feed_forward": {
-            "spatial": rf".*\.transformer_blocks\.\d+\.({_ATTENTION}|{_FEED_FORWARD})",
-            "temporal": rf".*\.temporal_transformer_blocks\.\d+\.({_ATTENTION}|{_FEED_FORWARD})",
-        },
-    },
+    targets=presets(_HALVES, _ATTENTION, _FEED_FORWARD),
     repeated_blocks=("SpatioTemporalResBlock", "BasicTransformerBlock", "TemporalBasicTransformerBlock"),
     needs_image=True,
     needs_text=False,
@@ -101,8 +94,7 @@ class SVDFamily(LoadedModel):
         self.scheduler, self.feature_extractor = scheduler, feature_extractor
         self.objective, self.condition_noise = objective, condition_noise
         lone_frames_are_frames(denoiser)
-        for part in self.frozen().values():
-            part.requires_grad_(False).eval()
+        self.freeze()
 
     @classmethod
     def load(cls, weights: Weights, noise: Noise) -> SVDFamily:
@@ -158,10 +150,7 @@ class SVDFamily(LoadedModel):
     def embed_images(self, image_BCHW: Tensor) -> Tensor:
         """CLIP image embeddings [B, 1, D] of full frames in [-1, 1], resized and normalised as the pipeline does."""
         small_BCHW = (_resize_with_antialiasing(image_BCHW, (224, 224)) + 1.0) / 2.0
-        mean_C = torch.tensor(self.feature_extractor.image_mean).to(small_BCHW)
-        std_C = torch.tensor(self.feature_extractor.image_std).to(small_BCHW)
-        normal_BCHW = (small_BCHW - mean_C[:, None, None]) / std_C[:, None, None]
-        return self.image_encoder(normal_BCHW).image_embeds[:, None]
+        return self.image_encoder(normalised(small_BCHW, self.feature_extractor)).image_embeds[:, None]
 
     def denoise(self, noisy: NoisyLatents, conditions: SVDConditions) -> Tensor:
         """The UNet's v prediction; the timestep stays fp32 (bf16 would turn sigma 700 into 708)."""

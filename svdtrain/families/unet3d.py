@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from diffusers import AutoencoderKL, DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
 
 from svdtrain.families.loaded import in_full
-from svdtrain.families.parts import load_clip_texts, objective_of
+from svdtrain.families.parts import load_clip_texts, objective_of, presets
 from svdtrain.families.prompted import PromptedModel
 from svdtrain.families.protocol import FamilySpec
 from svdtrain.families.weights import load_part
@@ -29,13 +29,7 @@ SPEC = FamilySpec(
     name="unet3d",
     architecture="modelscope-text-to-video-v1",
     pipeline_class="TextToVideoSDPipeline",
-    targets={
-        "attention": {"spatial": rf"{_SPATIAL}\.{_ATTENTION}", "temporal": rf"{_TEMPORAL}\.{_ATTENTION}"},
-        "attention_and_feed_forward": {
-            "spatial": rf"{_SPATIAL}\.({_ATTENTION}|{_FEED_FORWARD})",
-            "temporal": rf"{_TEMPORAL}\.({_ATTENTION}|{_FEED_FORWARD})",
-        },
-    },
+    targets=presets({"spatial": _SPATIAL, "temporal": _TEMPORAL}, _ATTENTION, _FEED_FORWARD),
     repeated_blocks=("ResnetBlock2D", "TemporalConvLayer", "BasicTransformerBlock"),
     needs_image=False,
     needs_text=True,

@@ -31,6 +31,8 @@ class Weights:
     is_hub: bool = False
     parts: Mapping[str, Weights] = field(default_factory=dict[str, "Weights"])
     """What is loaded from elsewhere: the folder of the part itself."""
+    blank: bool = False
+    """Networks come from their configs alone, on the meta device: no file of weights is read, or needs to be there."""
 
     def __str__(self) -> str:
         if not self.is_hub:
@@ -39,7 +41,7 @@ class Weights:
 
 
 def load_part(kind: type[Any], weights: Weights, part: str, **changes: Any) -> Any:  # noqa: ANN401
-    """Load one sub-folder of a diffusers model, or what model.parts names in its stead; `changes`: of its config.
+    """Load one sub-folder of a diffusers model, or what `Weights.parts` names in its stead; `changes`: of its config.
 
     Raises ModelError: what was looked for, where, and how to get it.
     """
@@ -50,25 +52,41 @@ def load_part(kind: type[Any], weights: Weights, part: str, **changes: Any) -> A
         hint = "model.source=FOLDER wants a whole diffusers folder"
         raise ModelError(f"model.source={place.place}: {where}", hint)
     transformers_logging.disable_progress_bar()
-    options: dict[str, Any] = {"local_files_only": True} | ({"subfolder": inside} if inside else {}) | changes
+    options: dict[str, Any] = {"local_files_only": True} | ({"subfolder": inside} if inside else {})
     if place.is_hub:
         options["revision"] = place.revision
-    if issubclass(kind, ModelMixin | PreTrainedModel):
-        options = {"use_safetensors": True, "variant": place.variant, "torch_dtype": torch.float32} | options
+    is_network = issubclass(kind, ModelMixin | PreTrainedModel)
     try:
-        return kind.from_pretrained(place.place, **options)
+        if is_network and weights.blank:
+            return _blank(kind, place.place, options, **changes)
+        if is_network:
+            options |= {"use_safetensors": True, "variant": place.variant, "torch_dtype": torch.float32}
+        return kind.from_pretrained(place.place, **options | changes)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:100]
         if place.is_hub and not _read(place, "model_index.json") and not _read(place, "config.json"):
             revision = f" --revision {place.revision}" if place.revision else ""
             raise ModelError(
-                f"{part} of {place} is not in the Hub cache {constants.HF_HUB_CACHE} ({reason})",
+                f"{part} of {place} is not in the Hub cache {constants.HF_HUB_CACHE}",
                 f"fetch it once with: hf download {place.place}{revision}; or give a folder: model.source=FOLDER",
             ) from error
         raise ModelError(
             f"{place}: '{part}' cannot be loaded as {kind.__name__}: {reason}",
             "only safetensors weights in the diffusers layout are read; model.variant names variant files (fp16 or null)",
         ) from error
+
+
+def _blank(kind: Any, place: str, options: dict[str, Any], *, torch_dtype: str = "") -> Any:  # noqa: ANN401
+    """A network of its config, on the meta device, in fp32 or (auto) in the precision that the config names."""
+    if not issubclass(kind, PreTrainedModel):
+        told: Any = kind.load_config(place, **options)
+        with torch.device("meta"):
+            return kind.from_config(told).eval()
+    config_class: Any = kind.config_class
+    told = config_class.from_pretrained(place, **options)
+    with torch.device("meta"):
+        network: Any = kind(told).eval()
+    return network.to(told.dtype) if torch_dtype == "auto" and told.dtype else network
 
 
 def pipeline_of(weights: Weights) -> str | None:

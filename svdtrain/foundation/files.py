@@ -34,7 +34,7 @@ def packaged(name: str) -> Path:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` for any writer; it takes the place of `path`, flushed to disk, only on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
         yield partial
@@ -43,6 +43,13 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """With its parents; those that are new outlast a loss of power."""
+    for place in reversed([one for one in (path, *path.parents) if not one.exists()]):
+        place.mkdir(exist_ok=True)
+        sync(place.parent)
 
 
 def sync(path: Path) -> None:

@@ -43,4 +43,6 @@ def quiet_packages() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("libav", "diffusers"):  # what they log as an error they also raise
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.optim.lr_scheduler")
+    warnings.filterwarnings(
+        "ignore", module="pytorch_lightning|lightning_fabric|torch.optim.lr_scheduler|huggingface_hub"
+    )

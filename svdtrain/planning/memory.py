@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.library import _scoped_library
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from svdtrain.acceleration.flat import FlatParameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +35,7 @@ class MemoryPrediction:
     """Bytes at the moment when most are in use, by what they hold."""
 
     weights: int
-    """Frozen parameters, and buffers."""
+    """Frozen parameters, buffers, and what else stays from step to step."""
     trained: int
     gradients: int
     """Those that exist at that moment."""
@@ -59,6 +61,8 @@ class LiveStorages(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run the operation; what is new in its results is an activation."""
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked twice an operation, and a fifth of all time
         results = func(*args, **(kwargs or {}))
         for result in tree_leaves(results):
             if isinstance(result, Tensor) and result.untyped_storage()._cdata not in self._kinds:
@@ -111,7 +115,7 @@ def _upcast(value: Any) -> Any:  # noqa: ANN401
 
 def adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer of training: two more numbers for each that is trained."""
-    return torch.optim.AdamW(parameters, foreach=True)
+    return torch.optim.AdamW(parameters, fused=True)
 
 
 def predict_peak(
@@ -126,7 +130,7 @@ def predict_peak(
     What requires gradients is trained. `inputs` makes the keywords of its forward pass, and is called where every new tensor
     is without content. `autocast`: the dtype of CUDA's autocast, under which the step runs. The denoiser stays as it was.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), _without_content(denoiser):
+    with without_content(denoiser):
         return measure_peak(denoiser, inputs, autocast=autocast, optimizer=optimizer)
 
 
@@ -138,46 +142,60 @@ def measure_peak(
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = adamw,
 ) -> MemoryPrediction:
     """The same of a denoiser whose tensors are on the CPU, fake or real (it is trained, then): a step that is not the first."""
+
+    def loss() -> Tensor:
+        return denoiser(**inputs(), return_dict=False)[0].float().square().mean()
+
+    return measure_step(denoiser, loss, autocast=autocast, optimizer=optimizer)
+
+
+def measure_step(
+    denoiser: nn.Module,
+    loss: Callable[[], Tensor],
+    *,
+    beside: Iterable[Tensor] = (),
+    autocast: torch.dtype | None = None,
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = adamw,
+) -> MemoryPrediction:
+    """The same with a loss of any kind, and with tensors of other networks in memory."""
     live, trained = LiveStorages(), [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    adjust = optimizer(trained)
-    for parameter in trained:
-        parameter.grad = torch.zeros_like(parameter)
+    flat = FlatParameters({"all": trained})
+    adjust = optimizer(list(flat.groups.values()))
     adjust.step()
-    live.count((*denoiser.parameters(), *denoiser.buffers()), "weights")
+    live.count((*denoiser.parameters(), *denoiser.buffers(), *beside), "weights")
     live.count(trained, "trained")
-    live.count((parameter.grad for parameter in trained), "gradients")
+    live.count([flat.gradients], "gradients")
     live.count((value for state in adjust.state.values() for value in state.values()), "optimizer")
-    hooks = [p.register_post_accumulate_grad_hook(lambda p: live.count([p.grad], "gradients")) for p in trained]
     with ExitStack() as modes:
-        modes.callback(lambda: [hook.remove() for hook in hooks])
         for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live):
             modes.enter_context(mode)
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
-            loss = denoiser(**inputs(), return_dict=False)[0].float().square().mean()
-        adjust.zero_grad()  # where Lightning does: the last step's gradients live through the forward pass
-        loss.backward()
+            error = loss()
+        flat.zero_gradients()
+        error.backward()
         adjust.step()
     return MemoryPrediction(**{kind: live.at_peak[kind] for kind in MemoryPrediction.__dataclass_fields__})
 
 
 @contextmanager
-def _without_content(denoiser: nn.Module) -> Iterator[None]:
-    """For a while, empty CPU tensors in the places of parameters and buffers: attention on meta is not fused."""
+def without_content(network: nn.Module) -> Iterator[None]:
+    """For a while, no new tensor has content, and fake CPU ones are parameters and buffers: attention on meta is not fused."""
     made: dict[Tensor, Tensor] = {}
     places: list[tuple[dict[str, Any], str, Tensor]] = [
         (tensors, name, tensor)
-        for module in denoiser.modules()
+        for module in network.modules()
         for tensors in (module._parameters, module._buffers)
         for name, tensor in tensors.items()
         if tensor is not None
     ]
-    for tensors, name, tensor in places:
-        if tensor not in made:
-            empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-            made[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-        tensors[name] = made[tensor]
-    try:
-        yield
-    finally:
+    with FakeTensorMode(allow_non_fake_inputs=True):
         for tensors, name, tensor in places:
-            tensors[name] = tensor
+            if tensor not in made:
+                empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                made[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+            tensors[name] = made[tensor]
+        try:
+            yield
+        finally:
+            for tensors, name, tensor in places:
+                tensors[name] = tensor

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from svdtrain.foundation.errors import SystemFault, UsageError
+from svdtrain.foundation.files import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +23,11 @@ LOCK, HOLDER = ".lock", ".lock.json"
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the folder. Raises UsageError that names the process which holds it."""
-    fresh = not run_dir.exists() or not any(run_dir.iterdir())
+    made = not run_dir.exists()
+    fresh = made or not any(run_dir.iterdir())
     lock = FileLock(run_dir / LOCK)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(f"{run_dir}: {_holder(run_dir)} trains there", "wait for it, or stop it") from None
@@ -39,6 +41,9 @@ def locked(run_dir: Path) -> Iterator[None]:
         lock.release()
         if fresh and not (run_dir / "run.json").exists():
             (run_dir / LOCK).unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):  # somebody has put something there
+                    run_dir.rmdir()
 
 
 def _holder(run_dir: Path) -> str:

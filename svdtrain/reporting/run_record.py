@@ -14,8 +14,9 @@ import yaml
 from omegaconf import OmegaConf
 
 import svdtrain
-from svdtrain.foundation.errors import SystemFault, UsageError
-from svdtrain.foundation.files import write_atomic
+from svdtrain.foundation.bounded_yaml import bounded
+from svdtrain.foundation.errors import SystemFault, UsageError, shown
+from svdtrain.foundation.files import make_folder, sync, write_atomic
 from svdtrain.foundation.secrets import redacted
 
 _PACKAGES = ("torch", "pytorch-lightning", "diffusers", "peft", "transformers", "webdataset")
@@ -41,8 +42,7 @@ class RunRecord:
             "state": "running",
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "overrides": redacted(overrides),
-            "versions": {"svdtrain": svdtrain.__version__, "python": platform.python_version()}
-            | {package: version(package) for package in _PACKAGES},
+            "versions": versions(),
         }
         record = cls(path, fields)
         write_atomic(path / "config.yaml", OmegaConf.to_yaml(redacted(config)))
@@ -53,19 +53,23 @@ class RunRecord:
     def reopen(cls, run_dir: Path, *, writes: bool = True) -> RunRecord:
         """The record of a run that goes on. Raises UsageError when the folder is no run."""
         try:
-            return cls(run_dir, json.loads((run_dir / "run.json").read_text()), writes=writes)
-        except (OSError, ValueError) as error:
+            fields = redacted(json.loads((run_dir / "run.json").read_text()))
+            return cls(run_dir, {"state": fields["state"], "overrides": [], "versions": {}} | fields, writes=writes)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(
-                f"resume={run_dir}: it is no run folder (run.json: {error})", "give a folder under runs/"
+                f"resume={run_dir}: it is no run folder (run.json: {shown(str(error))})", "give a folder under runs/"
             ) from error
 
     def config(self) -> dict[str, Any]:
         """The settings that the run began with. Raises UsageError where they cannot be read."""
         try:
-            return yaml.safe_load((self.run_dir / "config.yaml").read_text())
-        except (OSError, yaml.YAMLError) as error:
+            read = yaml.load((self.run_dir / "config.yaml").read_text(), Loader=bounded(yaml.SafeLoader))
+            if not isinstance(read, dict):
+                raise ValueError("it holds no settings")
+            return read
+        except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(
-                f"resume={self.run_dir}: config.yaml cannot be read: {error}", "start a new run"
+                f"resume={self.run_dir}: config.yaml cannot be read: {shown(str(error))}", "start a new run"
             ) from error
 
     def update(self, **changes: Any) -> None:  # noqa: ANN401
@@ -73,6 +77,12 @@ class RunRecord:
         self.fields |= changes
         if self.writes:
             write_atomic(self.run_dir / "run.json", json.dumps(redacted(self.fields), indent=2))
+
+
+def versions() -> dict[str, str]:
+    """Of svdtrain, Python and the packages that results depend on."""
+    ours = {"svdtrain": svdtrain.__version__, "python": platform.python_version()}
+    return ours | {package: version(package) for package in _PACKAGES}
 
 
 def newest_run(name: str) -> Path:
@@ -100,7 +110,7 @@ def _is_free(path: Path) -> bool:
 
 def _reserve(path: Path, *, is_held: bool = False) -> Path:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         refuse_taken(path)
         (path / "run.json").touch(exist_ok=is_held)  # of two runs that start together, one fails here
     except FileExistsError as error:
@@ -118,8 +128,9 @@ def _reserve_new(parent: Path) -> Path:
     for attempt in range(1, 1000):
         path = parent / (stamp if attempt == 1 else f"{stamp}-{attempt:03d}")
         try:
-            parent.mkdir(parents=True, exist_ok=True)
+            make_folder(parent)
             os.mkdir(path)  # noqa: PTH102  (fails when it exists, which is the point)
+            sync(parent)
         except FileExistsError:
             continue
         except OSError as error:

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
+from svdtrain.acceleration.compiled import compile_blocks
+from svdtrain.acceleration.levers import accelerate
+from svdtrain.acceleration.recompute import recompute
 from svdtrain.adapters.inject import inject
 from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
 from svdtrain.config.schema import SourceConfig
@@ -25,9 +29,8 @@ from svdtrain.training.checkpoint import FolderCheckpoint
 from svdtrain.training.encoding_cache import EncodingCache
 from svdtrain.training.module import FineTuning
 from svdtrain.training.optimization import OptimizerSettings
-from svdtrain.training.recompute import recompute_blocks
-
-log = logging.getLogger(__name__)
+from svdtrain.training.precision import precision_plugin
+from svdtrain.training.strategy import FlatReduction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from svdtrain.config.schema import DataConfig, FitConfig, ModelConfig
     from svdtrain.families.protocol import FamilySpec, ModelFamily
     from svdtrain.types import ClipBatch
+
+log = logging.getLogger(__name__)
 
 
 def build_data(config: FitConfig) -> ClipDataModule:
@@ -71,7 +76,6 @@ def build_stream(data: DataConfig, model: ModelConfig, seed: int, *, steps: int,
         shuffle_shards=data.shuffle_shards,
         buckets=data.buckets,
         multiple=model.size_multiple,
-        frame_multiple=model.frame_multiple,
         stills=data.stills,
         bad=BadSamplePolicy(data.on_bad_sample == "skip", data.max_bad_fraction),
         batches_per_step=accumulate,
@@ -133,12 +137,12 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         rates = {"all": config.optimizer.learning_rate}
     else:
         spec = adapter_spec(config, family.spec)
-        if config.adapter.targets not in ("both", *spec.halves):
-            log.warning("%s has no %s half of its own: all is adapted", config.model.name, config.adapter.targets)
         halves = inject(family.denoiser, spec, seed=config.seed)
         rates = {half: settings.learning_rate for half, settings in spec.halves.items()}
-    if config.trainer.gradient_checkpointing:
-        recompute_blocks(family.denoiser, family.spec.repeated_blocks)
+    accelerate(family.denoiser, config.speed.levers)
+    blocks, mode = family.spec.repeated_blocks, config.speed.mode
+    compiled = None if mode == "eager" else compile_blocks(family.denoiser, blocks, mode)
+    recompute(family.denoiser, config.memory.rung, blocks)
     optimizer = config.optimizer
     precision = choose_precision(config.trainer.precision, choose_device(config.trainer.device))
     return FineTuning(
@@ -159,6 +163,7 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         image_dropout=config.model.image_dropout,
         cache=EncodingCache() if config.data.cache in ("auto", "memory") and config.data.order == "exact" else None,
         denoiser_dtype=DTYPES[precision],
+        compiled=compiled,
     )
 
 
@@ -168,17 +173,21 @@ def build_trainer(
     """Lightning with its own extras off: our callbacks save, validate and report. about: what checkpoints say of the run."""
     settings = config.trainer
     device = choose_device(settings.device)
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=settings.devices,
-        precision=choose_precision(settings.precision, device),  # type: ignore[arg-type]
         max_steps=settings.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=config.optimizer.gradient_clip,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[FolderCheckpoint(about)],
+        plugins=[
+            FolderCheckpoint(about),
+            LightningEnvironment(),  # whatever started us: Slurm's would save within a handler
+            precision_plugin(choose_precision(settings.precision, device), device, autocast=config.autocast),
+        ],
+        strategy=FlatReduction() if settings.devices > 1 else "auto",
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -187,6 +196,9 @@ def build_trainer(
         use_distributed_sampler=False,
         log_every_n_steps=settings.log_every,
     )
+    # Its handlers exchange signals between ranks, and hang where one alone has got one; ours are in place already.
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
 
 
 def requests_from(model: ModelConfig, clips: Sequence[ClipBatch], steps: int, seed: int) -> list[Request]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +20,14 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from svdtrain.foundation.errors import ModelError, NumericError, SystemFault
-from svdtrain.foundation.files import sync
+from svdtrain.foundation.errors import ModelError, NumericError, SystemFault, shown
+from svdtrain.foundation.files import make_folder, sync
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 STAGED = ".staged-"
+PAUSES = (0.5, 2.0)
+"""Seconds before a failed save is tried again: a network's folder may be away for a moment."""
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 
 
 class FolderCheckpoint(CheckpointIO):
@@ -39,15 +44,33 @@ class FolderCheckpoint(CheckpointIO):
         Raises SystemFault, and NumericError for a tensor that is not finite: such a state is nothing to go on from.
         """
         path = Path(path)
-        staged = path.with_name(f"{STAGED}{path.name}-{uuid.uuid4().hex}")
         tensors: dict[str, torch.Tensor] = {}
-        state = _pack(checkpoint, tensors)
+        state = json.dumps(_pack(checkpoint, tensors))
         if broken := sum(not bool(one.isfinite().all()) for one in tensors.values() if one.is_floating_point()):
             raise NumericError(f"{path}: not saved, {broken} of its tensors are not finite", "resume from an older one")
+        for pause in (*PAUSES, None):
+            try:
+                self._write(path, state, tensors)
+            except (OSError, SafetensorError) as error:
+                if pause is None:
+                    size = len(state) + sum(one.nbytes for one in tensors.values())
+                    free = shutil.disk_usage(next(place for place in path.absolute().parents if place.exists())).free
+                    told = f"{size / 1e6:.1f} MB, {free / 1e6:,.1f} MB free"
+                    raise SystemFault(
+                        f"{path}: the checkpoint cannot be written ({told}): {error}",
+                        "make room or give rights there; the same command then goes on from the checkpoint before",
+                    ) from error
+                time.sleep(pause)
+            else:
+                return
+
+    def _write(self, path: Path, state: str, tensors: dict[str, torch.Tensor]) -> None:
+        staged = path.with_name(f"{STAGED}{path.name}-{uuid.uuid4().hex}")
         try:
-            staged.mkdir(parents=True)
+            make_folder(path.parent)
+            staged.mkdir()
             save_file(tensors, staged / TENSORS)
-            (staged / STATE).write_text(json.dumps(state))
+            (staged / STATE).write_text(state)
             files = {name: _mark(staged / name) for name in (TENSORS, STATE)}
             (staged / MANIFEST).write_text(json.dumps({"format": 1, "files": files, "about": self.about}, indent=1))
             for name in (TENSORS, STATE, MANIFEST, "."):
@@ -57,11 +80,9 @@ class FolderCheckpoint(CheckpointIO):
             sync(path.parent)
             for old in before:
                 shutil.rmtree(old)
-        except (OSError, SafetensorError) as error:
+        except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
-            raise SystemFault(
-                f"{path}: the checkpoint cannot be written: {error}", "free space or rights there"
-            ) from error
+            raise
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:  # noqa: ANN401
         """Read both files. Raises ModelError for a folder that is not a whole checkpoint."""
@@ -70,8 +91,10 @@ class FolderCheckpoint(CheckpointIO):
         try:
             tensors = load_file(Path(path) / TENSORS)
             return _unpack(json.loads((Path(path) / STATE).read_text()), tensors)
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-            raise ModelError(f"{path}: not a whole checkpoint ({error})", "resume from another run folder") from error
+        except (*_UNREADABLE, SafetensorError) as error:
+            raise ModelError(
+                f"{path}: not a whole checkpoint ({shown(str(error))})", "resume from another run folder"
+            ) from error
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint folder."""
@@ -81,14 +104,15 @@ class FolderCheckpoint(CheckpointIO):
 def fault_of(checkpoint: Path) -> str:
     """What is wrong with a checkpoint folder, by its manifest; empty for a whole one."""
     try:
-        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        said = json.loads((checkpoint / MANIFEST).read_text())
+        files, _ = said["files"], dict(said["about"])
         for name in (TENSORS, STATE):
             if not (checkpoint / name).is_file():
                 return f"{name} is missing"
             if _mark(checkpoint / name) != files[name]:
                 return f"{name} is not what {MANIFEST} lists"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"{MANIFEST}: {type(error).__name__} {error}"
+    except _UNREADABLE as error:
+        return f"{MANIFEST}: {type(error).__name__} {shown(str(error))}"
     return ""
 
 
@@ -115,7 +139,8 @@ def remove_staged(run_dir: Path) -> None:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """A run's checkpoints by step, oldest first."""
-    return sorted((run_dir / "checkpoints").glob("step-*"), key=_place)
+    found = (run_dir / "checkpoints").glob("step-*")
+    return sorted((one for one in found if re.fullmatch(r"step-\d+(\.\d+)?", one.name, re.ASCII)), key=_place)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import netrc
 import os
+from contextlib import suppress
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -12,9 +15,12 @@ from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rich.console import Console
+
+log = logging.getLogger(__name__)
 
 
 def build_loggers(
@@ -33,8 +39,40 @@ def build_loggers(
             hint = "pip install tensorboard, or logger=csv"
             raise UsageError("logger=tensorboard: the package tensorboard is not installed", hint) from error
     for logger in loggers[1:]:
+        broken = unfailing(logger, _forget_wandb if kind == "wandb" else None)
         logger.log_hyperparams(redacted(settings))
+        if broken:
+            loggers.remove(logger)  # Lightning would begin it anew
     return loggers
+
+
+def unfailing(logger: Logger, forget: Callable[[], object] | None = None) -> list[Exception]:
+    """A tracker that breaks is told once, and left alone from then on: it never stops training.
+
+    forget: ends what it would wait for. The list that comes back holds, from then on, what was wrong.
+    """
+    broken: list[Exception] = []
+
+    def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*given: Any, **named: Any) -> Any:  # noqa: ANN401
+            if broken:
+                return None
+            try:
+                return method(*given, **named)
+            except Exception as error:  # of any kind: none of it is worth a run
+                broken.append(error)
+                if forget:
+                    with suppress(Exception):
+                        forget()
+                log.warning("%s is left alone from here on: %s", type(logger).__name__, str(error).partition("\n")[0])
+                return None
+
+        return call
+
+    for name in ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint"):
+        setattr(logger, name, guarded(getattr(logger, name)))
+    return broken
 
 
 def _wandb(project: str, name: str, run_dir: Path, console: Console) -> WandbLogger:
@@ -45,8 +83,17 @@ def _wandb(project: str, name: str, run_dir: Path, console: Console) -> WandbLog
     offline = os.environ.get("WANDB_MODE") == "offline" or not _has_key()
     if offline:
         console.print("logger=wandb: no API key, so the run is kept offline; `wandb sync` can upload it later")
-    quiet = wandb.Settings(console="off", disable_git=True, disable_code=True, x_disable_meta=True, silent=True)
+    quiet = wandb.Settings(
+        console="off", disable_git=True, disable_code=True, x_disable_meta=True, silent=True, init_timeout=30
+    )
     return WandbLogger(name=name, project=project, save_dir=run_dir, offline=offline, log_model=False, settings=quiet)
+
+
+def _forget_wandb() -> None:
+    """Its service is gone: at the end of the process nobody shall ask for it."""
+    import wandb
+
+    wandb.teardown()
 
 
 def _has_key() -> bool:

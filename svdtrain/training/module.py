@@ -5,28 +5,46 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from torch import distributed
 
+from svdtrain.acceleration.flat import FlatParameters
 from svdtrain.diffusion.objective import mean_error_per_clip
 from svdtrain.foundation.errors import ModelError, NumericError
 from svdtrain.foundation.seeding import Draws
 from svdtrain.training.encoding_cache import EncodingCache
-from svdtrain.training.optimization import OptimizerSettings, apply_settings, build_optimizer, half_of_weight
+from svdtrain.training.optimization import (
+    OptimizerSettings,
+    apply_settings,
+    build_optimizer,
+    group_weights,
+    half_of_weight,
+)
+from svdtrain.training.ranks import of_all_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
 
+    from svdtrain.acceleration.compiled import Compiled
     from svdtrain.families.protocol import ModelFamily
     from svdtrain.types import ClipBatch, Conditions
 
 LEVEL_EDGES = (0.1, 0.316, 1.0, 3.16, 10.0, 31.6)
 """Upper edges of the noise levels that losses are reported by."""
+
+
+class ClipLoss(NamedTuple):
+    """What a step made of a clip; of another rank's, the key is empty."""
+
+    rank: int
+    key: str
+    sigma: float
+    loss: float
 
 
 class FineTuning(pl.LightningModule):
@@ -47,6 +65,7 @@ class FineTuning(pl.LightningModule):
         image_dropout: float,
         cache: EncodingCache | None,
         denoiser_dtype: torch.dtype,
+        compiled: Compiled | None = None,
     ) -> None:
         super().__init__()
         self.family = family
@@ -58,18 +77,23 @@ class FineTuning(pl.LightningModule):
         self.condition_dropout, self.image_dropout = condition_dropout, image_dropout
         self.cache = cache
         self.denoiser_dtype = denoiser_dtype
+        self.compiled = compiled
         self.encoded_ahead = False
         """Every batch comes with its encodings."""
         self.seconds: dict[str, float] = {"encode": 0.0, "denoise": 0.0, "backward": 0.0}
         self.losses: list[tuple[float, float]] = []
         """(sigma, loss) of the clips since the last log."""
+        self.last_clips: list[ClipLoss] = []
+        """Of the last optimizer step, of all ranks."""
         self.last_loss = 0.0
         self.gradient_norm = 0.0
+        self._unread: list[tuple[Tensor, Sequence[str]]] = []
+        """Of each batch of the optimizer step in hand: [world * B, 2] of sigma and loss, by rank; this rank's clips."""
         self.strict_loading = True
         self.lone_frame = False
         for name, parameter in self.trained_parameters().items():
             if half_of_weight(name, halves) == "temporal":
-                parameter.register_hook(lambda gradient: gradient * 0 if self.lone_frame else gradient)
+                parameter.register_hook(lambda gradient: torch.zeros_like(gradient) if self.lone_frame else gradient)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """The mean loss of a batch."""
@@ -111,27 +135,44 @@ class FineTuning(pl.LightningModule):
             return posterior.sample(noise_BTCHW), conditions
 
     def record(self, loss_B: Tensor, sigma_B: Tensor, keys_B: Sequence[str]) -> None:
-        """Keep each clip's loss with its noise level, of all ranks; one that is not finite ends the run before the step."""
-        pairs = torch.stack([sigma_B.float(), loss_B.detach().float()], dim=1)
-        everywhere: list[list[float]] = of_all_ranks(pairs).tolist()
-        if not all(math.isfinite(loss) for _, loss in everywhere):
-            rank, key, sigma, loss = self._first_bad(pairs, keys_B)
-            where = f", rank {rank}," if distributed.is_initialized() else ","
-            raise NumericError(
-                f"the loss of clip '{key}' at step {self.global_step}{where} sigma {sigma:.3g}, is {loss}",
-                "lower optimizer.learning_rate, or look at that clip",
-            )
-        self.losses.extend((sigma, loss) for sigma, loss in everywhere)
-        self.last_loss = sum(loss for _, loss in everywhere) / len(everywhere)
+        """Keep each clip's loss with its noise level, of all ranks, where it is: the device is not waited for."""
+        self._unread.append((of_all_ranks(torch.stack([sigma_B.float(), loss_B.detach().float()], dim=1)), keys_B))
 
-    def _first_bad(self, pairs: Tensor, keys_B: Sequence[str]) -> tuple[int, str, float, float]:
-        """(rank, clip, sigma, loss) of the first loss that is not finite: the same on all ranks, so that none waits."""
-        bad = [(key, *pair) for key, pair in zip(keys_B, pairs.tolist(), strict=True) if not math.isfinite(pair[1])]
-        found: list[Any] = [bad]
+    def read(self, gradient_norm: Tensor) -> NumericError | None:
+        """Fetch the optimizer step's losses, and the gradient's norm: the one time that it waits for the device.
+
+        Returns what is wrong with a loss that is not finite, on all ranks alike.
+        """
+        rows = [pairs.flatten() for pairs, _ in self._unread]
+        *numbers, self.gradient_norm = torch.cat([*rows, gradient_norm.float()[None]]).tolist()
+        in_turn = iter(numbers)
+        own = distributed.get_rank() if distributed.is_initialized() else 0
+        self.last_clips = []
+        for pairs, keys in self._unread:
+            for row in range(len(pairs)):
+                rank, place = divmod(row, len(keys))
+                self.last_clips.append(ClipLoss(rank, keys[place] if rank == own else "", next(in_turn), next(in_turn)))
+        self._unread.clear()
+        if any(not math.isfinite(clip.loss) for clip in self.last_clips):
+            bad = self._first_bad(own)
+            where = f", rank {bad.rank}," if distributed.is_initialized() else ","
+            return NumericError(
+                f"the loss of clip '{bad.key}' at step {self.global_step}{where} sigma {bad.sigma:.3g}, is {bad.loss}",
+                "lower optimizer.learning_rate, or look at that clip; trainer.on_nonfinite=skip leaves such steps out",
+            )
+        self.losses.extend((clip.sigma, clip.loss) for clip in self.last_clips)
+        self.last_loss = sum(clip.loss for clip in self.last_clips) / len(self.last_clips)
+        return None
+
+    def _first_bad(self, own: int) -> ClipLoss:
+        """The first loss that is not finite, with its clip's name, which only its rank knows: asked of all at once."""
+        bad = [clip for clip in self.last_clips if not math.isfinite(clip.loss)]
+        mine = [clip for clip in bad if clip.rank == own]
+        found: list[Any] = [mine]
         if distributed.is_initialized():
             found = [None] * distributed.get_world_size()
-            distributed.all_gather_object(found, bad)
-        return next((rank, *rows[0]) for rank, rows in enumerate(found) if rows)
+            distributed.all_gather_object(found, mine)
+        return next(clips[0] for clips in found if clips)
 
     def losses_by_level(self) -> dict[str, float]:
         """Mean loss and mean per noise level since the last call, with each level's share of clips: exact parts of the mean."""
@@ -152,19 +193,15 @@ class FineTuning(pl.LightningModule):
         with self.timed("backward"):
             loss.backward()
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
-        """Stop before a gradient that is not finite reaches the weights."""
-        norms = [p.grad.norm() for p in self.denoiser.parameters() if p.grad is not None]
-        self.gradient_norm = float(torch.stack(norms).norm()) if norms else 0.0
-        scaled = self.trainer.precision == "16-mixed"  # its scaler skips such steps by itself
-        if not math.isfinite(self.gradient_norm) and not scaled:
-            raise NumericError(
-                f"the gradient at step {self.global_step} is {self.gradient_norm}", "lower optimizer.learning_rate"
-            )
-
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW over what requires gradients, one learning rate per half."""
-        return build_optimizer(self.denoiser, self.halves, self.optimizer_settings)
+        """AdamW over what requires gradients, one learning rate per half, all of it on the device."""
+        self.flat = FlatParameters(group_weights(self.denoiser, self.halves, self.optimizer_settings))
+        scaled = self.denoiser_dtype == torch.float16
+        return build_optimizer(self.flat.groups, self.optimizer_settings, fused=not scaled)
+
+    def optimizer_zero_grad(self, *_: Any) -> None:  # noqa: ANN401
+        """In place: every gradient stays a view of the one."""
+        self.flat.zero_gradients()
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Encoders to the device too; Lightning moves only the denoiser."""
@@ -212,12 +249,3 @@ class FineTuning(pl.LightningModule):
         start = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - start
-
-
-def of_all_ranks(rows_ND: Tensor) -> Tensor:
-    """[N, D] of this rank to [world * N, D] of all, by rank."""
-    if not distributed.is_initialized():
-        return rows_ND
-    parts = [torch.empty_like(rows_ND) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, rows_ND)
-    return torch.cat(parts)

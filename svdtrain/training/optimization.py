@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
 
 _PART = re.compile(r"\.(?:lora|hada|lokr)_")
 
@@ -60,8 +64,10 @@ def _rates(settings: OptimizerSettings) -> dict[str, float]:
     return rates
 
 
-def build_optimizer(denoiser: nn.Module, halves: dict[str, str], settings: OptimizerSettings) -> dict[str, Any]:
-    """Lightning's optimizer and per-step scheduler. `halves`: module name -> half; weights of other modules: first rate."""
+def group_weights(
+    denoiser: nn.Module, halves: dict[str, str], settings: OptimizerSettings
+) -> dict[str, list[nn.Parameter]]:
+    """What is trained, by learning rate. `halves`: module name -> half; weights of other modules: the first rate."""
     default = next(iter(settings.learning_rates))
     rates = _rates(settings)
     groups: dict[str, list[nn.Parameter]] = {group: [] for group in rates}
@@ -70,7 +76,18 @@ def build_optimizer(denoiser: nn.Module, halves: dict[str, str], settings: Optim
             half = half_of_weight(name, halves) or default
             faster = f"{half} lora_B"
             groups[faster if ".lora_B." in name and faster in groups else half].append(parameter)
-    rows = [{"params": p, "lr": rates[group], "name": group} for group, p in groups.items() if p]
-    optimizer = torch.optim.AdamW(rows, betas=settings.betas, weight_decay=settings.weight_decay, foreach=True)
+    return {group: members for group, members in groups.items() if members}
+
+
+def build_optimizer(
+    groups: Mapping[str, nn.Parameter], settings: OptimizerSettings, *, fused: bool = True
+) -> dict[str, Any]:
+    """Lightning's optimizer and per-step scheduler, over one parameter for each learning rate.
+
+    fused: one kernel a group; not under fp16's loss scaling, where such a kernel unscales by itself and forbids clipping.
+    """
+    rates = _rates(settings)
+    rows = [{"params": [p], "lr": rates[group], "name": group} for group, p in groups.items()]
+    optimizer = torch.optim.AdamW(rows, betas=settings.betas, weight_decay=settings.weight_decay, fused=fused)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_factor(step, settings))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -45,6 +45,7 @@ FAULTS = [
     ("an entry without a shape", built({"a": {"dtype": "F32"}}), "cannot be read"),
     ("a shape too large", built({"a": entry(shape=[2**40])}, b"1234"), "is not whole"),
     ("offsets before the start", built({"a": entry(data_offsets=[-4, 0])}, b"1234"), "is not whole"),
+    ("an integer without its bytes", built({"a": entry(dtype="I64")}, b"1234"), "is not whole"),
     ("a name twice", built(b'{"a":{"dtype":"F32"},"a":{"dtype":"F32"}}'), "'a' stands in it twice"),
     ("a name that is a path", built({"../../a": entry()}, b"1234"), "is a path"),
     ("a zip", b"PK\x03\x04" + GOOD, "pickle"),

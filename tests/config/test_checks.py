@@ -57,6 +57,8 @@ def test_contradictions_are_refused(command: str, arguments: list[str], expected
         ("fit", ["config=motion_lora", "adapter.temporal.rank=4"], []),
         ("fit", ["config=style_lora", "adapter=full", "adapter.rank=4"], ["adapter.rank"]),
         ("fit", ["config=style_lora", "adapter.pattern=.*", "adapter.targets=both"], ["adapter.targets"]),
+        ("fit", ["config=style_lora", "memory=blocks", "memory.budget=9GiB"], ["memory.budget"]),
+        ("fit", ["config=style_lora", "memory.budget=9GiB"], []),
         ("fit", ["config=style_lora", "logger.project=a"], ["logger.project"]),
         ("fit", ["config=style_lora", "logger=wandb", "logger.project=a"], []),
         ("fit", ["config=style_lora", "model=svd", "model.source=/a", "model.revision=b"], ["model.revision"]),

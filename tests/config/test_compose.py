@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,8 +83,25 @@ def composed(*arguments: str, command: str = "fit") -> Any:  # noqa: ANN401
             [RECIPE, "data.horizontal_flip=maybe"],
             "data.horizontal_flip: 'maybe' is not allowed; wanted true or false",
         ),
+        ([RECIPE, "memory.budget=24"], "memory.budget: 24 is not allowed; wanted something like 24GiB or null"),
         ([RECIPE, "name=../x"], "name: '../x' is not allowed; wanted text that matches ^[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
         ([RECIPE, "model.fps=${modle.fps}"], "model.fps: Interpolation key 'modle.fps' not found"),
+        ([RECIPE, "seed=" + "9" * 5000], "seed=" + "9" * 54 + "…: cannot be read as KEY=VALUE"),
+        ([RECIPE, "data.source=" + "[" * 500], "cannot be read as KEY=VALUE"),
+        ([RECIPE, "data.source=[choice(a,b)]"], "data.source=[choice(a,b)]: a sweep within a value"),
+        (["-m", RECIPE, "seed=range(0,1000000000)"], "seed: a range of too many values"),
+        (["-m", RECIPE, "seed=range(0,1,1e-9)"], "seed: a range of too many values"),
+        ([RECIPE, "hydra.verbose=3"], "hydra.verbose: Hydra cannot use it: AssertionError"),
+        ([RECIPE, "~hydra/launcher=3"], "hydra/launcher: Hydra cannot use it: ValueError"),
+        ([RECIPE, "model=[svd,nano]"], "model=['svd', 'nano']: no such option of model; known: "),
+        ([RECIPE, "+hydra/launcher=${name}"], "+hydra/launcher=${name}: the name of an option is wanted"),
+        ([RECIPE, "~model=-1"], "~model=-1: no option of model is called so"),
+        ([RECIPE, "--cfg", "job", "-p", "hydra.run"], "--package hydra.run: --cfg job has no such part"),
+        ([RECIPE, "--cfg", "all", "-p", "nothing"], "--package nothing: --cfg all has no such part"),
+        ([RECIPE, "--resolve"], "--resolve: has no effect by itself"),
+        ([RECIPE, "--cfg", "job", "-m"], "two of them are given"),
+        ([RECIPE, "--shell-completion"], "--shell-completion: what is to be done?"),
+        ([RECIPE, "--config-dir", "x" * 300], "too long for the name of a file"),
         ([], "data.source: is not set"),
         (["config=nano_pretrain"], "data.source: is not set"),
         ([RECIPE, "model._target_=os.system"], "model._target_=os.system: _target_ is refused, it can run any code"),
@@ -114,6 +132,20 @@ def test_one_line_says_what_is_wrong(
     assert len(others) <= 1
     assert not out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_inside_a_list_is_told_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapter", "check", "x", "for=${${a"]) == 2
+    assert capsys.readouterr().err.startswith("error: for[0]: no viable alternative")
+
+
+@pytest.mark.parametrize("content", [b"a: \xff", b"a: \0", b"a: [", b"- " * 3000], ids=count())
+def test_a_primary_config_that_is_none_is_named(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    assert main(["fit", "--config-dir", str(tmp_path), "--config-name", "mine"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'mine.yaml'}")
 
 
 def test_generate_does_not_take_fits_groups(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CODE = "_target_: os.system, command: touch {marker}"
+ALIASES = "\n".join([f"a{n}: &a{n} [{','.join([f'*a{n - 1}' if n else 'x'] * 9)}]" for n in range(12)])
+"""9 ** 11 values."""
 IN_A_FILE = {  # name -> (text of a recipe, fragment of the error)
     "in a list": (f"validation: {{sigmas: [{{{CODE}}}]}}", "validation.sigmas.0._target_"),
     "deep": (f"adapter: {{spatial: {{rank: {{{CODE}}}}}}}", "adapter.spatial.rank._target_"),
@@ -22,6 +24,12 @@ IN_A_FILE = {  # name -> (text of a recipe, fragment of the error)
     "a target of two parts": ("name: {_target_: {a: b}}", "name._target_"),
     "made of text": ("hydra: {callbacks: {a: \"${oc.create:'{_target_: os.system}'}\"}}", "callbacks run code"),
     "oc.create": ("name: ${oc.create:{_target_:os.system}}", "name: ${oc.create:…} is refused"),
+    "values of a config that holds them": ("data: {cache: '${oc.dict.values:data}'}", "${oc.dict.values:…} is refused"),
+    "aliases of aliases": (ALIASES, "evil.yaml, line 5: not YAML: more than 20 aliases"),
+    "an alias of itself": ("a: &a [*a]", "evil.yaml, line 2: not YAML: an alias of what it stands in"),
+    "a deep list": ("a: " + "[" * 2000, "line 2: not YAML: more than 40 lists and tables within each other"),
+    "no text": ("name: a\0b", "evil.yaml, byte 27: not YAML: special characters are not allowed"),
+    "a tag that lies": ("seed: !!int ''", "line 2: not YAML: a value is not what its tag says"),
     "oc.decode": ("name: '${oc.decode:\"${oc.env:SECRET_CANARY}\"}'", "name: "),
     "Hydra's own function": (
         "hydra: {launcher: {_target_: hydra.utils.get_class}}",
@@ -122,5 +130,5 @@ def test_places_and_job_numbers_are_read(monkeypatch: pytest.MonkeyPatch, capsys
 def test_there_are_no_other_resolvers() -> None:
     """A new one of OmegaConf or Hydra is looked at before it is let in: does it read files, the environment, or run code?"""
     setup_globals()
-    harmless = {"oc.select", "oc.dict.keys", "oc.dict.values", "now", "hydra", "python_version"}
+    harmless = {"oc.select", "now", "hydra", "python_version"}
     assert set(BaseContainer._resolvers) == harmless | {"times", "oc.env", *resolvers.REFUSED}

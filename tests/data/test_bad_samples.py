@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from svdtrain.data.bad_samples import BadSamplePolicy
+from svdtrain.data.bad_samples import BadSamplePolicy, BadSamples
 from svdtrain.data.datamodule import ClipDataModule
 from svdtrain.data.isolation import DecodeChild
 from svdtrain.data.shards import write_shard
@@ -51,6 +51,13 @@ def test_bad_samples_are_replaced_written_down_and_counted(half_bad: Path, tmp_p
     assert again == keys[20:]
     assert (tmp_path / "bad_samples.jsonl").read_text() == text, "a resumed run writes nothing twice"
     assert [batch.keys_B[0].split("@")[0] for batch in data.held_out(2)] == ["good"]
+
+
+def test_lines_of_others_are_left_as_they_are(tmp_path: Path) -> None:
+    lines = b"\xff\n[1]\n" + b"[" * 100_000 + b'\n{"position": [1], "key": {}}\n{"position": 3'
+    (tmp_path / "bad_samples.jsonl").write_bytes(lines)
+    BadSamples(BadSamplePolicy()).write_to(tmp_path / "bad_samples.jsonl")
+    assert (tmp_path / "bad_samples.jsonl").read_bytes() == lines + b"\n"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,18 @@ def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def open_files() -> set[str]:
+    """Of this one. A pipe or a socket has a name that no other ever has."""
+    found: set[str] = set()
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # that of the listing itself
+            found.add(f"{file.name} {file.readlink()}")
+    return found
+
+
+def held() -> set[int | str]:
+    """What may be left behind. Only what has come since is: what other tests dropped may be collected meanwhile."""
+    return {*children(), *open_files()}
 
 
 def gone(pid: int, seconds: float = 60) -> bool:
@@ -70,12 +81,12 @@ def gone(pid: int, seconds: float = 60) -> bool:
 
 def test_it_answers_what_the_reader_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    before = children(), open_files()
+    before = held()
     data, other = video(frames=60, g="20"), video(container="mpegts", height=64, width=64)
     with DecodeChild() as child:
         info = child.probe(data, "x")
         assert info == probe(data, "x")
-        [pid] = children() - before[0]
+        [pid] = children() - before
         for indices, size in (([30, 3], None), (range(60), None), ([59], (31, 53))):
             found = child.decode_frames(data, indices, "x", info, size=size)
             np.testing.assert_array_equal(found, decode_frames(data, indices, "x", info, size=size))
@@ -85,10 +96,10 @@ def test_it_answers_what_the_reader_answers(tmp_path: Path, monkeypatch: pytest.
         np.testing.assert_array_equal(
             child.decode_frames(data, [7], "x", verified), decode_frames(data, [7], "x", verified)
         )
-        assert children() - before[0] == {pid}, "one child for all"
+        assert children() - before == {pid}, "one child for all"
         command = psutil.Process(pid).cmdline()
         assert command[1:3] == ["-m", "svdtrain.data.isolation"], "spawned, not forked"
-    assert (children(), open_files()) == before
+    assert not held() - before
 
 
 @pytest.mark.parametrize("name", ["text", "only a header", "huge picture", "empty"])
@@ -112,20 +123,19 @@ def test_what_hangs_other_readers_is_read_in_five_seconds(name: str) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_hang_or_crash_is_an_error_of_its_clip_alone(fault: str) -> None:
-    data, before = video(frames=8), (children(), open_files())
+    data, before = video(frames=8), held()
     good = decode_frames(data, [3], "x")
     with DecodeChild(program=stub(fault)) as child:
         for _ in range(2):
             np.testing.assert_array_equal(child.decode_frames(data, [3], "good"), good)
-            start, child.deadline = time.monotonic(), 1
+            child.deadline = 1
             with pytest.raises(DataError, match="^spinning .* the decoder") as caught:
                 child.decode_frames(data, [3], "spinning")
             assert caught.value.reason == FAULTS[fault]
-            assert time.monotonic() - start < 20
             child.deadline = 60
-            assert (children(), open_files()) == before, "killed and waited for"
+            assert not held() - before, "killed and waited for"
         np.testing.assert_array_equal(child.decode_frames(data, [3], "good"), good)
-    assert (children(), open_files()) == before
+    assert not held() - before
 
 
 def test_how_a_child_died_is_said() -> None:
@@ -146,12 +156,12 @@ def test_a_fault_of_our_own_is_no_bad_clip() -> None:
 
 
 def test_a_child_that_is_dropped_ends() -> None:
-    before, child = (children(), open_files()), DecodeChild()
+    before, child = held(), DecodeChild()
     child.probe(video(frames=8), "x")
-    assert children() != before[0]
+    assert len(children() - before) == 1
     del child
     gc.collect()
-    assert (children(), open_files()) == before
+    assert not held() - before
 
 
 PARENT = """
@@ -202,7 +212,7 @@ def test_a_fork_takes_a_child_of_its_own() -> None:
             finally:
                 os._exit(code)
         assert os.waitpid(pid, 0)[1] == 0
-        assert children() == before, "the parent's child lives, the fork's does not"
+        assert not children() - before, "the parent's child lives, the fork's does not"
         assert child.probe(data, "z").frames == 8
 
 
@@ -232,7 +242,7 @@ def test_a_copy_for_another_process_has_no_child_yet() -> None:
         before = children()
         copied = copy.copy(child)
         copied.close()
-        assert (copied.deadline, children()) == (7, before)
+        assert (copied.deadline, children() - before) == (7, set())
 
 
 def test_fuzzed_files_are_counted_and_survived() -> None:
@@ -253,7 +263,7 @@ def test_fuzzed_files_are_counted_and_survived() -> None:
     assert counts.keys() <= {"read", "damaged", "no_media", "too_large", "hang", "crash"}
     assert counts["read"] > 3
     assert counts["damaged"] > 10
-    assert children() == before
+    assert not children() - before
 
 
 def test_signals_that_a_worker_ignores_do_not_save_a_child() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save as save_tensors
 
 from svdtrain.data.clip import Clip, Shard
 from svdtrain.data.latent_cache import CacheRecipe, LatentCache, LatentEntry
@@ -115,6 +118,14 @@ def test_an_entrys_name_is_all_that_decides_it(tmp_path: Path) -> None:
     assert len({one, *others}) == len(others) + 1
 
 
+def test_names_are_those_that_caches_on_disk_have() -> None:
+    """Another id for the same clip would have every cache made again."""
+    clip = Clip("a", Shard(Path("x.tar")), 512, 9, "a", sha256="0" * 64, bucket=(16, 24, 3), caption="a cat")
+    assert RECIPE.entry_id(clip, flip=False) == "5c0bd67cd0ab882d793cde03d79e7989"
+    told = replace(RECIPE, buckets=True, captions=True, trigger="sks")
+    assert told.entry_id(clip, flip=True) == "b5d6d921b5514899f99faceb5a33e66f"
+
+
 def test_a_shard_that_broke_off_is_not_there(tmp_path: Path) -> None:
     def breaks() -> object:
         yield "a", entry()
@@ -151,6 +162,50 @@ def test_damage_and_nonsense_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "train-000000.latents.idx.jsonl").write_text('{"key": 1')
     with pytest.raises(DataError, match=r"idx\.jsonl cannot be read"):
         LatentCache(tmp_path, RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        *(("recipe.json", text) for text in ("[1]", "5", "{", "[" * 100_000)),
+        *(("train-000000.latents.idx.jsonl", text) for text in ("5", "[]", '{"key": 1}', "[" * 100_000)),
+        ("train-000000.latents.idx.jsonl", '{"key": "a", "offset": -1, "size": 5, "sha256": ""}'),
+        ("train-000000.latents.idx.jsonl", '{"key": "a", "refused": ["x"], "reason": "damaged"}'),
+    ],
+    ids=count(),
+)
+def test_what_is_no_cache_is_named(tmp_path: Path, file: str, text: str) -> None:
+    filled(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DataError, match=f"{file} cannot be read: ") as caught:
+        LatentCache(tmp_path, RECIPE)
+    assert len(caught.value.message) < 200 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("rows_KT", ROWS + 1),
+        ("rows_KT", ROWS[:1]),
+        ("mean_RCHW", torch.zeros(4, 4, 2)),
+        ("logvar_RCHW", torch.zeros(3, 4, 2, 3)),
+        ("starts_K", torch.zeros(0, dtype=torch.float64)),
+        ("fps", torch.tensor([0.0])),
+        ("images_KCHW", torch.zeros(1, 3, 16, 24, dtype=torch.uint8)),
+        ("embeddings_KLD", torch.tensor(1.0)),
+        ("other", torch.tensor(1.0)),
+        ("", torch.tensor(1.0)),
+    ],
+)
+def test_an_entry_that_no_encoder_gives_is_named(tmp_path: Path, name: str, odd: torch.Tensor) -> None:
+    content = save_tensors({key: one.contiguous() for key, one in vars(entry()).items()} | {name: odd})[
+        : None if name else -9
+    ]
+    cache = filled(tmp_path)
+    (tmp_path / "forged.tar").write_bytes(content)
+    cache.places["a"] = ("forged.tar", 0, len(content), hashlib.sha256(content).hexdigest())
+    with pytest.raises(DataError, match="the entry 'a' is none: "):
+        cache.read("a")
 
 
 def test_what_was_removed_or_never_finished_is_made_again(tmp_path: Path) -> None:

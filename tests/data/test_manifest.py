@@ -123,18 +123,18 @@ def test_a_folder_of_videos_is_told_how_to_pack(tmp_path: Path) -> None:
     assert f"python -m svdtrain prepare source={tmp_path} out=OUT" in caught.value.hint
 
 
-def prepared(folder: Path, *, clips: int = 4, sizes: int = 3, bucket: list[int] | None = None) -> Path:
+def prepared(folder: Path, *, clips: int = 4, sizes: int = 3, bucket: list[int] | None = None, frames: int = 9) -> Path:
     """A dataset as `prepare` lays it out: `sizes` train shards and a held-out one, indexes, a manifest."""
     entries = []
     for number in range(sizes + 1):
         name = "held_out-000000" if number == sizes else f"train-{number:06d}"
-        path = shard(folder / "shards" / f"{name}.tar", clips, first=number * clips, frames=9)
+        path = shard(folder / "shards" / f"{name}.tar", clips, first=number * clips, frames=frames)
         rows = [
             {
                 "key": clip.key,
                 "source": clip.source,
                 "fps": 25.0,
-                "frames": 9,
+                "frames": frames,
                 "height": 48,
                 "width": 80,
                 "caption": f"caption of {clip.key}",

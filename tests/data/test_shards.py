@@ -87,6 +87,21 @@ def _mp4_and(name: str, data: bytes) -> Callable[[Path], object]:
     return lambda path: tar(path, [("a.mp4", b"x"), (name, data)])
 
 
+def _pax(*records: tuple[bytes, bytes]) -> Callable[[Path], object]:
+    """A tar of members that have such a header (kind, record) before them."""
+
+    def make(path: Path) -> None:
+        tar(path, [(f"{number}.mp4", b"x") for number in range(len(records))])
+        content, changed = path.read_bytes(), b""
+        for number, (kind, record) in enumerate(records):
+            header = tarfile.TarInfo("pax")
+            header.type, header.size = kind, len(record)
+            changed += header.tobuf() + record.ljust(512, b"\0") + content[1024 * number :][:1024]
+        path.write_bytes(changed + bytes(1024))
+
+    return make
+
+
 BAD = {
     "no bytes": (lambda path: path.write_bytes(b""), "is no readable tar: empty file"),
     "text": (lambda path: path.write_text("hello " * 200), "is no readable tar: "),
@@ -109,6 +124,23 @@ BAD = {
     "deep json": (_mp4_and("a.json", b"[" * 100_000), "clip 'a' in {path}: its .json cannot be parsed: "),
     "no object": (_mp4_and("a.json", b"[1]"), "clip 'a' in {path}: its .json is a list"),
     "much json": (_mp4_and("a.json", b" " * 2_000_000), "clip 'a' in {path}: its .json has 2,000,000 bytes"),
+    "half a character": (
+        _mp4_and("a.json", b'{"caption": "\\ud800"}'),
+        r"clip 'a' in {path}: its .json says caption='\ud800'",
+    ),
+    "half a source": (
+        _mp4_and("a.json", b'{"source": "\\udcff"}'),
+        r"clip 'a' in {path}: its .json says source='\udcff'",
+    ),
+    "a long key": (_mp4_and("b" * 5000 + ".mp4", b""), f"clip '{'b' * 59}…' in {{path}} has 0 bytes"),
+    "a sparse map of words": (
+        _pax((tarfile.XHDTYPE, b"25 GNU.sparse.map=a,b,c,\n")),
+        "is no readable tar: invalid literal for int()",
+    ),
+    "a size for all but the last": (
+        _pax((tarfile.XGLTYPE, b"19 size=1000000000\n"), (tarfile.XHDTYPE, b"10 size=1\n")),
+        "is cut short: ",
+    ),
     "fps words": (_mp4_and("a.json", b'{"fps": "7"}'), "clip 'a' in {path}: its .json says fps='7'"),
     "fps nan": (_mp4_and("a.json", b'{"fps": NaN}'), "clip 'a' in {path}: its .json says fps=nan"),
     "fps 0": (_mp4_and("a.json", b'{"fps": 0}'), "clip 'a' in {path}: its .json says fps=0"),

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import _center_crop_wide, _resize_bilinear
+from PIL import Image
 
 from svdtrain.adapters.inject import inject
 from svdtrain.adapters.spec import AdapterSpec, HalfSpec
@@ -95,6 +97,19 @@ def test_a_scheduler_that_is_not_known_is_refused(tmp_path: Path, change: dict[s
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ModelError, match=said):
         case.load(tmp_path)
+
+
+def test_a_pictures_embedding_is_the_stock_pipelines_to_the_bit(tmp_path: Path) -> None:
+    """One that is not square, through I2VGen-XL's own crop, resizing and encoding."""
+    case = next(case for case in CASES if case.name == "i2vgen_xl")
+    family: Any = case.load(case.save(tmp_path))
+    pixels = torch.randint(0, 256, (3, 24, 40), generator=torch.Generator().manual_seed(0))
+    square = _center_crop_wide(Image.fromarray(pixels.byte().permute(1, 2, 0).numpy()), (40, 40))
+    pipeline: Any = family.pipeline()
+    pipeline._guidance_scale = 1.0
+    with torch.no_grad():
+        stock = pipeline._encode_image(_resize_bilinear(square, (224, 224)), "cpu", 1)
+    assert torch.equal(family.embed_images(pixels[None] / 127.5 - 1), stock)
 
 
 def test_motion_modules_in_a_picture_model_keep_their_own_schedule(tmp_path: Path) -> None:

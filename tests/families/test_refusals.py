@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from svdtrain.cli import main
-from svdtrain.data.shards import write_shard
+from svdtrain.data.shards import write_samples, write_shard
 from svdtrain.generation.video_files import encode_mp4
+from tests.data.test_manifest import prepared
 from tests.families.cases import CASES
 from tests.families.test_commands import words
-from tests.tiny_models import save_tiny_svd
+from tests.tiny_models import SIZE, save_tiny_svd
 from tests.tiny_pipelines import save_tiny_cogvideox, save_tiny_motion_adapter, save_tiny_pictures, save_tiny_unet3d
 from tests.tiny_runs import SHORT, moving_square, save_picture
 
@@ -30,6 +31,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = [(f"c{n}", encode_mp4(moving_square(n, 20), 8), {"fps": 8, "caption": "a" * (n != 1)}) for n in range(4)]
     write_shard(root / "silent" / "train-000000.tar", clips[:3])
     write_shard(root / "silent" / "held_out-000000.tar", clips[3:])
+    for frames in (10, 17):
+        prepared(root / f"of_{frames}", bucket=[SIZE, SIZE, frames], frames=20)
+    picture = ("p", {"png": (root / "a.png").read_bytes()})
+    videos = [(key, {"mp4": content}) for key, content, _ in clips]
+    write_samples(root / "pictures_too" / "train-000000.tar", [picture, *videos[:3]])
+    write_samples(root / "pictures_too" / "held_out-000000.tar", videos[3:])
     return root
 
 
@@ -40,6 +47,7 @@ def model(name: str, folder: str, *changes: str) -> list[str]:
     return list({word.partition("=")[0]: word for word in given}.values())
 
 
+BUCKETS, STILLS = "data.buckets=true", "data.stills=true"
 FAULTS: list[tuple[str, list[str], int, str, str]] = [
     (
         "fit",
@@ -82,6 +90,27 @@ FAULTS: list[tuple[str, list[str], int, str, str]] = [
         2,
         "model.frames: 17, and this checkpoint makes at most 16 frames",
         "model.frames=16",
+    ),
+    (
+        "fit",
+        model("animatediff", "pictures", "model.motion_adapter=WORLD/motion", "data.source=WORLD/of_17", BUCKETS),
+        2,
+        "data.source: clips of 17 frames of 32 x 32, and this checkpoint makes at most 16 frames",
+        "data.buckets=false",
+    ),
+    (
+        "fit",
+        model("cogvideox_2b", "cogvideox", "data.source=WORLD/of_10", BUCKETS),
+        2,
+        "data.source: clips of 10 frames of 32 x 32, and this checkpoint makes 4k + 1 frames",
+        "data.buckets=false",
+    ),
+    (
+        "fit",
+        model("cogvideox_5b_i2v", "fixed", "model.fixed_size=false", "data.source=WORLD/pictures_too", STILLS),
+        2,
+        "data.source: clips of 1 frames of 32 x 32, and this checkpoint makes 9 frames of 32 x 32 alone",
+        "data.stills=false",
     ),
     ("fit", model("animatediff", "pictures"), 4, "model.motion_adapter: is not set", "model.motion_adapter=FOLDER"),
     (

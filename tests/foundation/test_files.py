@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from svdtrain.foundation.errors import SystemFault
 from svdtrain.foundation.files import packaged, replacing, write_atomic
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.power_loss import RANDOM_STATES, Disk
 
 
 def test_a_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -32,6 +30,20 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         fail()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.mp4", "old")]
+
+
+def test_after_a_loss_of_power_it_is_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    root.mkdir()
+    disk, target = Disk(root), Path("new/folder/a.txt")
+    with disk.watched((Path, "write_bytes")):
+        write_atomic(root / target, "old")
+        first = len(disk.states)
+        write_atomic(root / target, "the new one")
+    states = [(place / target).read_text() if (place / target).exists() else "" for place in disk.places(tmp_path)]
+    assert set(states[:first]) == {"", "old"}
+    assert set(states[first:]) == {"old", "the new one"}
+    assert set(states[-RANDOM_STATES:]) == {"the new one"}
 
 
 def test_packaged_folders() -> None:

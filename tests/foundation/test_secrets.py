@@ -71,6 +71,6 @@ def test_values_of_the_environments_secrets_are_hidden_wherever_they_stand(monke
 
 @pytest.mark.parametrize("piece", ["-.", "a_", "eyJaaaaaaaa-", "a://", "token=", "https://a:", "'", "--key "])
 def test_no_text_takes_long(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     redacted(piece * (100_000 // len(piece)))
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3

@@ -15,8 +15,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import constants
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
 
 from svdtrain.cli import main
 from svdtrain.commands import generate
@@ -24,8 +27,7 @@ from svdtrain.families.protocol import Request
 from svdtrain.generation.first_frame import TextToImage, _draw, _options, with_first_frames
 from tests.test_bad_input import assert_one_error, save_adapter_of, snapshot
 from tests.tiny_models import SIZE, save_tiny_svd
-from tests.tiny_pictures import save_tiny_lora, save_tiny_text_to_image
-from tests.tiny_pipelines import save_tiny_i2vgen_xl
+from tests.tiny_pipelines import save_tiny_i2vgen_xl, save_tiny_pictures
 from tests.tiny_runs import GEOMETRY, save_picture
 
 
@@ -36,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_svd(root / "model")
     save_adapter_of(root / "model", root / "adapter")
     save_picture(root / "a.png")
-    save_tiny_text_to_image(root / "drawer")
+    save_tiny_pictures(root / "drawer")
     look = load_file(save_tiny_lora(root / "drawer", root / "look.safetensors"))
     save_tiny_lora(root / "drawer", root / "words.safetensors", "text_encoder")
     bad_pipelines(root)
@@ -48,6 +50,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({name: torch.cat([value] * 2, -1) for name, value in look.items()}, root / "wide.safetensors")
     torch.save(look, root / "look.bin")
     return root
+
+
+def save_tiny_lora(pipeline: Path, file: Path, part: str = "unet") -> Path:
+    """A random LoRA over the attention of one part, strong enough to be seen, as diffusers' training scripts save it."""
+    kind, modules = {
+        "unet": (UNet2DConditionModel, ["to_q", "to_v"]),
+        "text_encoder": (CLIPTextModel, ["q_proj", "v_proj"]),
+    }[part]
+    module: Any = kind.from_pretrained(pipeline / part)
+    torch.manual_seed(1)
+    module.add_adapter(LoraConfig(r=2, lora_alpha=8, init_lora_weights=False, target_modules=modules))
+    layers: Any = {f"{part}_lora_layers": get_peft_model_state_dict(module)}
+    StableDiffusionPipeline.save_lora_weights(file.parent, **layers, weight_name=file.name)
+    return file
 
 
 def bad_pipelines(root: Path) -> None:

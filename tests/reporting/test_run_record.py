@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from threading import Barrier
 
@@ -114,13 +115,28 @@ def test_a_file_where_runs_belong_is_named(tmp_path: Path) -> None:
         create()
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "{", "\x00", "[]", '{"state": 1', "[" * 100_000, '{"state":' * 600 + "1" + "}" * 600],
+    ids=count(),
+)
 def test_what_is_no_run_cannot_be_reopened(tmp_path: Path, text: str | None) -> None:
     (tmp_path / "odd").mkdir()
     if text is not None:
         (tmp_path / "odd" / "run.json").write_text(text)
     with pytest.raises(UsageError, match="resume=odd: it is no run folder"):
         RunRecord.reopen(Path("odd"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "a: [", "&a [*a]", "a: !!int ''", "- " * 3000, "a: &a [" + "*b," * 30 + "]"], ids=count()
+)
+def test_settings_that_are_none_are_named(text: str) -> None:
+    record = create()
+    (record.run_dir / "config.yaml").write_text(text)
+    with pytest.raises(UsageError, match="config.yaml cannot be read") as caught:
+        record.config()
+    assert len(caught.value.message) < 200
 
 
 def test_the_newest_run_is_the_last_started(tmp_path: Path) -> None:

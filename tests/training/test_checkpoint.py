@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,17 @@ import pytest
 import torch
 
 from svdtrain.foundation.errors import ModelError, NumericError, SystemFault
-from svdtrain.training.checkpoint import MANIFEST, STATE, TENSORS, FolderCheckpoint, checkpoints, newest_whole
+from svdtrain.training.checkpoint import (
+    MANIFEST,
+    STATE,
+    TENSORS,
+    FolderCheckpoint,
+    checkpoints,
+    fault_of,
+    newest_whole,
+)
+
+DEEP = "[" * 100_000
 
 NESTED: dict[Any, Any] = {
     "state": {0: {"step": torch.tensor(3.0), "moment": torch.randn(4, 3)}, 1: {}},
@@ -108,10 +120,28 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_found(
     assert [file in line or MANIFEST in line for line in passed_over] == [True]
 
 
-@pytest.mark.parametrize("state", ["[1, 2", "{}", '{"dict": [[1]]}', '{"dict": 5}', '{"set": [1]}', '{"tensor": "99"}'])
+@pytest.mark.parametrize("said", ["[]", "5", '{"files": {}}', '{"files": 5, "about": {}}', DEEP], ids=count())
+def test_a_manifest_that_is_none_is_passed_over(tmp_path: Path, said: str) -> None:
+    FolderCheckpoint().save_checkpoint(NESTED, tmp_path / "checkpoints/step-000001")
+    (tmp_path / "checkpoints/step-000001" / MANIFEST).write_text(said)
+    (tmp_path / "checkpoints/step-of-mine").mkdir()
+    found, [line] = newest_whole(tmp_path)
+    assert found is None
+    assert f"step-000001 is passed over: {MANIFEST}: " in line
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["[1, 2", "{}", '{"dict": [[1]]}', '{"dict": 5}', '{"set": [1]}', '{"tensor": "99"}', DEEP],
+    ids=count(),
+)
 def test_a_strange_state_is_named(tmp_path: Path, state: str) -> None:
     FolderCheckpoint().save_checkpoint(NESTED, tmp_path / "one")
     (tmp_path / "one" / STATE).write_text(state)
+    said = json.loads((tmp_path / "one" / MANIFEST).read_text())
+    said["files"][STATE] = {"sha256": hashlib.sha256(state.encode()).hexdigest(), "size": len(state)}
+    (tmp_path / "one" / MANIFEST).write_text(json.dumps(said))
+    assert not fault_of(tmp_path / "one")
     with pytest.raises(ModelError, match="not a whole checkpoint"):
         FolderCheckpoint().load_checkpoint(tmp_path / "one")
 

@@ -1,4 +1,7 @@
-"""A save that is killed at any of its writes, flushes, renames and removals leaves the old checkpoint or the new one."""
+"""A save that is killed at any of its writes, flushes, renames and removals leaves the old checkpoint or the new one.
+
+So does a loss of power, after which only what was flushed is sure to be there.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 
 from svdtrain.training import checkpoint as module
 from svdtrain.training.checkpoint import FolderCheckpoint, checkpoints, newest_whole, remove_staged, step_of
+from tests.power_loss import Disk
 
 KILLED, UNHURT = 9, 0
 
@@ -91,3 +95,51 @@ def test_every_point_of_a_save_can_be_the_last(tmp_path: Path, kind: str, power:
             assert checkpoints(run)
             return
     pytest.fail("a save of a hundred operations")
+
+
+OLD_AND_NEW = {
+    "first": (None, "step-000001"),
+    "newer": ("step-000002", "step-000003"),
+    "again": ("step-000002", "step-000002.1"),
+    "purge": ("step-000002", "step-000002"),
+}
+
+
+def found_after_power_loss(kind: str, tmp_path: Path) -> tuple[set[str | None], set[str | None]]:
+    """The newest whole checkpoint's name in every state that may be left while a save runs, and when it has returned."""
+    root, run = tmp_path / "disk", Path("runs/mine")
+    root.mkdir()
+    for step in (1, 2) if kind != "first" else ():
+        FolderCheckpoint().save_checkpoint({"step": step}, root / run / "checkpoints" / f"step-{step:06d}")
+    disk = Disk(root)
+    with disk.watched((module, "save_file"), (Path, "write_text")):
+        saves(root / run)[kind]()
+    while_it_runs = len(disk.states)
+    disk.may_fail_here()
+    names: list[str | None] = []
+    for place in disk.places(tmp_path):
+        found, _ = newest_whole(place / run)
+        if found:
+            FolderCheckpoint().load_checkpoint(found)
+        names.append(found.name if found else None)
+    return set(names[:while_it_runs]), set(names[while_it_runs:])
+
+
+@pytest.mark.parametrize("kind", OLD_AND_NEW)
+def test_a_loss_of_power_leaves_the_old_checkpoint_or_the_new_one(tmp_path: Path, kind: str) -> None:
+    old, new = OLD_AND_NEW[kind]
+    during, after = found_after_power_loss(kind, tmp_path)
+    assert during == {old, new}
+    assert after == {new}, "what has returned is there"
+
+
+@pytest.mark.parametrize(
+    ("kind", "left_out"),
+    [("newer", "sync"), ("first", "sync"), ("first", "make_folder")],
+)
+def test_a_flush_that_is_left_out_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, left_out: str
+) -> None:
+    plain = {"sync": lambda _: None, "make_folder": lambda path: path.mkdir(parents=True, exist_ok=True)}
+    monkeypatch.setattr(module, left_out, plain[left_out])
+    assert found_after_power_loss(kind, tmp_path)[1] != {OLD_AND_NEW[kind][1]}

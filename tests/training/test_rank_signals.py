@@ -1,21 +1,18 @@
-"""Signals to any of two ranks: both stop at the same step, it is saved, and the exit code says which signal it was."""
+"""Signals to any rank in any phase: all stop at the same step, it is saved, and the exit code says which signal it was.
+
+A slice of the matrix in which every signal, every subset and every phase stands; scripts/soak/signals.py runs it whole.
+"""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from svdtrain.training.checkpoint import checkpoints, fault_of, step_of
 from tests.tiny_models import save_tiny_svd
-from tests.tiny_runs import fit_words, save_tiny_dataset
-
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+from tests.tiny_runs import save_tiny_dataset
+from tests.training.signals import CASES, Case, stop
 
 
 @pytest.fixture(scope="module")
@@ -24,47 +21,20 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return save_tiny_svd(root / "model"), save_tiny_dataset(root / "data")
 
 
-def second_rank(pid: int) -> int:
-    """The child that Lightning started as the other rank."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    (other,) = [int(one) for one in found if b"LOCAL_RANK=1" in Path(f"/proc/{one}/environ").read_bytes().split(b"\0")]
-    return other
+SLICE = [
+    Case(signal.SIGUSR1, "alone", "importing"),
+    Case(signal.SIGTERM, "first", "loading"),
+    Case(signal.SIGTERM, "second", "first look"),
+    Case(signal.SIGTERM, "second", "step"),
+    Case(signal.SIGUSR1, "both", "validation"),
+    Case(signal.SIGINT, "launcher", "sampling"),
+    Case(signal.SIGTERM, "first", "save"),
+    Case(signal.SIGUSR1, "alone", "step"),
+    Case(signal.SIGINT, "alone", "save"),
+]
 
 
-@pytest.mark.parametrize(
-    ("number", "whom"),
-    [
-        *((signal.SIGTERM, whom) for whom in ("first", "second", "group")),
-        (signal.SIGUSR1, "second"),
-        (signal.SIGINT, "group"),
-    ],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_a_signal_to_any_rank_stops_all_and_saves(
-    places: tuple[Path, Path], tmp_path: Path, number: signal.Signals, whom: str
-) -> None:
-    run = tmp_path / "run"
-    words = ["trainer.devices=2", "data.batch_size=1", "trainer.max_steps=100000", "trainer.save_every=100000"]
-    command = [sys.executable, "-m", "svdtrain", "fit", *fit_words(*places, *words, f"run_dir={run}")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    assert child.stdout
-    said = ""
-    while "step 3/" not in said:
-        line = child.stdout.readline()
-        assert line, child.communicate()[1]
-        said += line
-    other = second_rank(child.pid)
-    if whom == "group":
-        os.killpg(child.pid, number)
-    else:
-        os.kill(child.pid if whom == "first" else other, number)
-    _, errors = child.communicate(timeout=120)
-    assert child.returncode == CODES[number], errors
-    assert "Traceback" not in errors
-    [checkpoint] = checkpoints(run)
-    assert fault_of(checkpoint) == ""
-    record = json.loads((run / "run.json").read_text())
-    assert (record["state"], record["step"]) == ("stopped", step_of(checkpoint))
+@pytest.mark.parametrize("case", SLICE, ids=str)
+def test_a_signal_stops_all_ranks_and_saves(places: tuple[Path, Path], tmp_path: Path, case: Case) -> None:
+    assert case in CASES
+    assert stop(case, *places, tmp_path / "run") == ""

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: equal gradients for less memory, in the temporal half too."""
+"""The memory ladder: equal gradients on every rung, for less memory, in the temporal half too."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from svdtrain.acceleration.recompute import RUNGS
 from svdtrain.families.build import build_family
 from svdtrain.training import build
 from svdtrain.training.module import FineTuning
-from svdtrain.training.recompute import recompute_blocks
 from tests.tiny_runs import fit_config
 
+KEPT = {"none": 1.0, "feed_forward": 0.9, "blocks": 0.7, "nested": 0.7, "offload": 0.7}
+"""Rung -> at most so much of what the graph keeps without it."""
 
-def module_of(model: Path, dataset: Path, recompute: bool, *words: str) -> FineTuning:
+
+def module_of(model: Path, dataset: Path, rung: str, *words: str) -> FineTuning:
     """B far from zero, so that every weight of the adapter has a gradient."""
-    config = fit_config(model, dataset, f"trainer.gradient_checkpointing={recompute}".lower(), *words)
+    config = fit_config(model, dataset, f"memory={rung}", *words)
     module = build.build_module(config, build_family(config.model))
     drawn = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -43,19 +46,22 @@ def gradients(module: FineTuning, dataset: Path, model: Path) -> tuple[dict[str,
     return found, sum(kept.values())
 
 
-def test_gradients_are_equal_to_the_bit_and_less_is_kept(model: Path, dataset: Path) -> None:
-    plain, plain_bytes = gradients(module_of(model, dataset, False), dataset, model)
-    again, again_bytes = gradients(module_of(model, dataset, True), dataset, model)
-    assert set(plain) == set(again)
-    assert all(torch.equal(again[name], gradient) for name, gradient in plain.items())
+@pytest.mark.parametrize("levers", [True, False])
+def test_gradients_are_equal_to_the_bit_and_less_is_kept(model: Path, dataset: Path, levers: bool) -> None:
+    switches = [f"speed.{name}={levers}".lower() for name in ("frozen_operations", "fused_lora", "one_token_attention")]
+    plain, plain_bytes = gradients(module_of(model, dataset, "none", *switches), dataset, model)
     assert all(float(gradient.abs().max()) > 0 for gradient in plain.values())
-    assert again_bytes < 0.7 * plain_bytes
+    for rung in RUNGS:
+        again, again_bytes = gradients(module_of(model, dataset, rung, *switches), dataset, model)
+        assert set(plain) == set(again)
+        assert all(torch.equal(again[name], gradient) for name, gradient in plain.items()), rung
+        assert again_bytes <= KEPT[rung] * plain_bytes, rung
 
 
 @pytest.mark.parametrize("kind", ["SpatioTemporalResBlock", "BasicTransformerBlock", "TemporalBasicTransformerBlock"])
 def test_every_repeated_block_is_computed_twice(model: Path, dataset: Path, kind: str) -> None:
     calls: dict[str, int] = {}
-    module = module_of(model, dataset, True, "adapter=full")
+    module = module_of(model, dataset, "blocks", "adapter=full")
     blocks = {name: m for name, m in module.denoiser.named_modules() if type(m).__name__ == kind}
     assert blocks
 
@@ -67,10 +73,3 @@ def test_every_repeated_block_is_computed_twice(model: Path, dataset: Path, kind
         child.register_forward_pre_hook(partial(count, name))
     gradients(module, dataset, model)
     assert calls == dict.fromkeys(blocks, 2)
-
-
-def test_the_number_of_blocks_is_told(model: Path, dataset: Path) -> None:
-    denoiser = module_of(model, dataset, False).denoiser
-    names = [type(m).__name__ for m in denoiser.modules()]
-    assert recompute_blocks(denoiser, ["TemporalBasicTransformerBlock"]) == names.count("TemporalBasicTransformerBlock")
-    assert recompute_blocks(denoiser, []) == 0

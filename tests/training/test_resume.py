@@ -1,4 +1,4 @@
-"""A run that was cut off and resumed ends where an uncut one ends, to the bit; and a signal cuts it off cleanly."""
+"""A run that was cut off and resumed ends where an uncut one ends, to the bit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,7 @@ from svdtrain.foundation.errors import DataError, ModelError, UsageError
 from svdtrain.reporting.run_lock import locked
 from svdtrain.training.checkpoint import FolderCheckpoint, checkpoints
 from tests.tiny_models import save_tiny_svd
-from tests.tiny_runs import fit_config, fit_words, save_tiny_dataset
+from tests.tiny_runs import fit_config, save_tiny_dataset
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 LOOKS = ["validation.every=3", "validation.sample_every=3", "validation.sample_inputs=1", "data.batch_size=1"]
@@ -74,7 +71,7 @@ def cut_after_three(whole: Path, to: Path) -> Path:
         ["trainer.accumulate=2", "optimizer.ema_decay=0.9", "data.cache=none"],
         ["adapter.kind=dora", "optimizer.lora_plus_ratio=8"],
         ["adapter.kind=lokr", "adapter.blocks=[up_blocks,mid_block]"],
-        ["adapter=full", "optimizer.ema_decay=0.9", "trainer.gradient_checkpointing=true"],
+        ["adapter=full", "optimizer.ema_decay=0.9", "memory=blocks"],
     ],
     ids=lambda words: " ".join(words),
 )
@@ -216,6 +213,20 @@ def test_only_the_newest_checkpoints_are_kept(model: Path, dataset: Path, tmp_pa
     assert [path.name for path in checkpoints(run)] == ["step-000004", "step-000005"]
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_best_checkpoint_is_kept_on_request(model: Path, dataset: Path, tmp_path: Path, *, keeps: bool) -> None:
+    """Each step of this learning rate makes the held-out loss worse, so the first save is the best."""
+    run = tmp_path / "run"
+    looks = ["validation.every=1", "trainer.save_every=1", "trainer.keep_checkpoints=1"]
+    words = [*looks, "trainer.max_steps=3", "optimizer.learning_rate=0.3", f"trainer.keep_best={str(keeps).lower()}"]
+    assert ran(model, dataset, *words, f"run_dir={run}") == 0
+    ratios = record_of(run)["validation_ratios"]
+    assert isinstance(ratios, dict)
+    assert ratios["1"] < min(ratios["2"], ratios["3"])
+    assert [path.name for path in checkpoints(run)] == ["step-000001"] * keeps + ["step-000003"]
+    assert record_of(run)["best_checkpoint"] == ("step-000001" if keeps else None)
+
+
 def test_resume_auto_takes_the_newest_run_of_the_name(
     model: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,55 +237,3 @@ def test_resume_auto_takes_the_newest_run_of_the_name(
     assert ran(model, dataset, "resume=auto", "trainer.max_steps=3") == 0
     [run] = (tmp_path / "runs" / "style_lora").iterdir()
     assert record_of(run)["step"] == 3
-
-
-@pytest.mark.parametrize(("number", "early"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
-def test_a_signal_stops_saves_and_says_how_to_go_on(
-    model: Path, dataset: Path, tmp_path: Path, number: signal.Signals, early: bool
-) -> None:
-    """Early: while the base makes its first videos, before any step. As from a terminal or a cluster, workers get it too."""
-    run = tmp_path / "run"
-    steps = "validation.sampling_steps=20" if early else "validation.sampling_steps=1"
-    words = [
-        *LOOKS,
-        "trainer.max_steps=100000",
-        "trainer.save_every=100000",
-        "trainer.log_every=1",
-        steps,
-        "data.workers=1",
-    ]
-    words = [word for word in words if not word.startswith("validation.every")]
-    command = [sys.executable, "-m", "svdtrain", "fit", *fit_words(model, dataset, *words, f"run_dir={run}")]
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ), start_new_session=True
-    )
-    assert child.stdout is not None
-    awaited = "run folder" if early else "step 2/"
-    said = ""
-    while awaited not in said:
-        line = child.stdout.readline()
-        assert line, child.communicate()[1]
-        said += line
-    if early:
-        while not list(run.glob("metrics/*/metrics.csv")):
-            assert child.poll() is None
-    os.killpg(child.pid, number)
-    rest, errors = child.communicate(timeout=300)
-    assert child.returncode == 128 + number, errors
-    assert "Traceback" not in errors
-    assert f"resume={run}" in rest
-    [checkpoint] = checkpoints(run)
-    record = record_of(run)
-    assert record["state"] == "stopped"
-    step = int(checkpoint.name.removeprefix("step-"))
-    assert record["step"] == step
-    assert (step == 1) if early else (step >= 2)
-    assert (run / ADAPTER).is_file()
-    assert ran(model, dataset, *words, f"resume={run}", f"trainer.max_steps={step + 1}") == 0
-    assert record_of(run)["step"] == step + 1
-
-
-def test_handlers_are_given_back(model: Path, dataset: Path, tmp_path: Path) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    assert ran(model, dataset, f"run_dir={tmp_path / 'run'}") == 0
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from svdtrain.acceleration.levers import accelerate
 from svdtrain.config.schema import FitConfig
 from svdtrain.families.build import build_family
 from svdtrain.training import build
@@ -39,6 +40,7 @@ def test_the_ratio_is_one_before_the_first_step_and_moves_with_the_model(model: 
     assert validation.ratios[2] != 1.0
     base = build_family(config.model)
     base.denoiser.requires_grad_(False)  # torch takes another kernel for weights that want gradients
+    accelerate(base.denoiser, config.speed.levers)
     assert validation.base_losses == losses_on_grid(base, validation.clips, SIGMAS), "an adapter starts as the identity"
     now = losses_on_grid(module.family, validation.clips, SIGMAS)
     ratios = [loss / base_loss for loss, base_loss in zip(now, validation.base_losses, strict=True)]

@@ -27,7 +27,7 @@ class WeightAverage(Callback):
     def on_fit_start(self, trainer: pl.Trainer, module: FineTuning) -> None:  # noqa: ARG002
         """Start from the present weights, unless a checkpoint brought an average."""
         if self.decay and self.average is None:
-            self.average = EMAModel(list(module.trained_parameters().values()), decay=self.decay)
+            self.average = EMAModel([module.flat.values], decay=self.decay)
         if self.average:
             self.average.to(module.device)
 
@@ -35,7 +35,7 @@ class WeightAverage(Callback):
         """Once per optimizer step, not per accumulated batch."""
         if self.average and trainer.global_step > self.step:
             self.step = trainer.global_step
-            self.average.step(list(module.trained_parameters().values()))
+            self.average.step([module.flat.values])
 
     @contextmanager
     def applied(self, module: FineTuning) -> Iterator[None]:
@@ -43,12 +43,13 @@ class WeightAverage(Callback):
         if self.average is None:
             yield
             return
-        live = {name: p.clone() for name, p in module.state_dict().items()}
-        module.load_state_dict(dict(zip(live, self.average.shadow_params, strict=True)))
+        values = module.flat.values.data
+        live = values.clone()
+        values.copy_(self.average.shadow_params[0])
         try:
             yield
         finally:
-            module.load_state_dict(live)
+            values.copy_(live)
 
     def state_dict(self) -> dict[str, Any]:
         """The average and its step."""

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from svdtrain.data.loading import ClipLoader
+from svdtrain.training.strategy import FlatReduction, sent_per_step
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -83,6 +84,8 @@ class StepProgress(Callback):
         """
         inside = module.seconds["denoise"] + module.seconds["backward"]
         total, loader = self._seconds(module.trainer), self._loader(module.trainer)
+        strategy, ranks = module.trainer.strategy, module.trainer.world_size
+        reduced = strategy.bytes_reduced // max(1, self.steps) if isinstance(strategy, FlatReduction) else 0
         return {
             "steps": self.steps,
             "training_seconds": round(total, 2),
@@ -91,6 +94,8 @@ class StepProgress(Callback):
             "clips_per_second": round(self.clips / total, 3),
             "share_waiting_for_data": round(loader.waited_seconds / total, 4),
             "share_outside_denoiser": round(1 - inside / total, 4),
+            "compile_seconds": round(module.compiled.seconds, 2) if module.compiled else 0.0,
+            "bytes_sent_per_step": sent_per_step(reduced, ranks),
         }
 
     def _seconds(self, trainer: pl.Trainer) -> float:

@@ -1,0 +1,34 @@
+"""Bytes that a fit will write, known before any weights are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from svdtrain.planning.training_step import blank_family
+
+if TYPE_CHECKING:
+    from svdtrain.config.schema import FitConfig
+    from svdtrain.planning.training_step import Adapt
+
+SMALL = 2_000_000
+"""Records, metrics, headers, and a margin."""
+COMPRESSED = 0.25
+"""Of a video's bytes, at most what its file takes."""
+
+
+def bytes_of_fit(config: FitConfig, adapt: Adapt) -> int:
+    """The most that a run folder holds at a time: checkpoints and one that is being written, adapters, samples.
+
+    `adapt` makes a family's denoiser what is trained. ModelError where the model's configuration files are not there.
+    """
+    trainer, looks = config.trainer, config.validation
+    parameters = list(blank_family(config, adapt).denoiser.parameters())
+    trained = 4 * sum(p.numel() for p in parameters if p.requires_grad)
+    video = 3 * config.model.frames * config.model.height * config.model.width
+    checkpoint = trained * (3 + (config.optimizer.ema_decay is not None)) + looks.sample_inputs * video
+    kept = trainer.keep_checkpoints + trainer.keep_best + 1
+    saves = trainer.max_steps // trainer.save_every + 1
+    result = 4 * sum(p.numel() for p in parameters) if config.adapter.kind == "full" else trained
+    results = 2 + saves * (trainer.keep_adapters and config.adapter.kind != "full")
+    videos = looks.sample_inputs * (trainer.max_steps // looks.sample_every + 2 + 3 * 4)  # the last: before and after
+    return round(min(kept, saves + 1) * checkpoint + results * result + videos * COMPRESSED * video + SMALL)

@@ -1,0 +1,144 @@
+"""The peak of a fit's training step, from its settings and its model's configuration files."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from svdtrain.acceleration.recompute import recompute
+from svdtrain.diffusion.objective import mean_error_per_clip
+from svdtrain.families.build import build_family
+from svdtrain.foundation.garbage import uncollected
+from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
+from svdtrain.foundation.seeding import Draws
+from svdtrain.planning.memory import measure_step, without_content
+from svdtrain.types import ClipBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from svdtrain.config.schema import FitConfig
+    from svdtrain.families.protocol import ModelFamily
+    from svdtrain.planning.memory import MemoryPrediction
+    from svdtrain.types import EncodedClips
+
+    Adapt = Callable[[FitConfig, ModelFamily], object]
+    """Makes of a family's denoiser what is trained: the adapter in place, blocks that are recomputed."""
+    Sizes = Sequence[tuple[int, int, int]]
+    """Frames, heights and widths of clips."""
+
+
+def blank_family(config: FitConfig, adapt: Adapt) -> ModelFamily:
+    """The model as it is trained, on the meta device. ModelError where its configuration files are not there."""
+    family = build_family(config.model, blank=True)
+    with torch.device("meta"):
+        adapt(config, family)
+    return family
+
+
+def predict_fit(config: FitConfig, adapt: Adapt, *, sizes: Sizes = (), encoded_ahead: bool = False) -> MemoryPrediction:
+    """The peak of a training step with these settings, encoders and all. Seconds of work; no weights are read.
+
+    sizes: what the clips' are, where they are not all the model's: the largest counts. encoded_ahead: clips come from
+    a cache on disk. Not in it: samples, validation, and what memory.py leaves out.
+    """
+    [(_, predicted)] = predict_rungs(config, adapt, [config.memory.rung], sizes=sizes, encoded_ahead=encoded_ahead)
+    return predicted
+
+
+def predict_rungs(
+    config: FitConfig, adapt: Adapt, rungs: Iterable[str], *, sizes: Sizes = (), encoded_ahead: bool = False
+) -> Iterator[tuple[str, MemoryPrediction]]:
+    """The same for each of these rungs, whatever the settings' is; each is worked out when it is asked for.
+
+    What offload lets wait in the CPU's memory is not in the figure.
+    """
+    family, precision = blank_family(plain(config), adapt), choose_precision_of(config)
+    for tensor in (*family.denoiser.parameters(), *family.denoiser.buffers()):
+        if not tensor.requires_grad and tensor.is_floating_point():
+            tensor.data = tensor.data.to(DTYPES[precision])
+    networks = nn.ModuleList([family.denoiser, *family.frozen().values()])
+    for rung in rungs:
+        patches = recompute(family.denoiser, rung, family.spec.repeated_blocks, ELSEWHERE)
+        with uncollected(stays=False), without_content(networks):
+            predicted = _measured(config, family, sizes=sizes, encoded_ahead=encoded_ahead)
+        patches.close()
+        yield rung, predicted
+
+
+def plain(config: FitConfig) -> FitConfig:
+    """Without what is put on the step last: no block is recomputed or compiled."""
+    memory, speed = config.memory.model_copy(update={"rung": "none"}), config.speed.model_copy(update={"mode": "eager"})
+    return config.model_copy(update={"memory": memory, "speed": speed})
+
+
+ELSEWHERE = (
+    lambda tensor: (tensor.shape, tensor.stride(), tensor.dtype),
+    lambda about: torch.empty_strided(about[0], about[1], dtype=about[2]),
+)
+"""To another memory and back, of tensors without content: nothing stays here meanwhile."""
+
+
+def _measured(
+    config: FitConfig, family: ModelFamily, *, sizes: Sizes = (), encoded_ahead: bool = False
+) -> MemoryPrediction:
+    """The same of a family whose tensors are on the CPU, fake or real."""
+    dtype = DTYPES[choose_precision_of(config)]
+    mixed = dtype != torch.float32 and config.autocast
+    model = config.model
+    size = max(sizes, key=math.prod, default=(model.frames, model.height, model.width))
+    encoded = family.encode_clips(_batch(config, size)) if encoded_ahead else None
+    rests = encoded_ahead and choose_device(config.trainer.device) == "cuda"
+    resting = {id(tensor) for part in family.idle() if rests for tensor in _tensors(part)}
+    beside = [t for part in family.frozen().values() for t in _tensors(part) if id(t) not in resting]
+    if config.optimizer.ema_decay:
+        beside += [torch.empty_like(p) for p in family.denoiser.parameters() if p.requires_grad]
+
+    def loss() -> Tensor:
+        return _loss(family, _batch(config, size, encoded), config)
+
+    return measure_step(family.denoiser, loss, beside=beside, autocast=dtype if mixed else None)
+
+
+def choose_precision_of(config: FitConfig) -> str:
+    """The precision that a fit with these settings trains in, here."""
+    return choose_precision(config.trainer.precision, choose_device(config.trainer.device))
+
+
+def _batch(config: FitConfig, size: tuple[int, int, int], encoded: EncodedClips | None = None) -> ClipBatch:
+    frames, height, width = size
+    count = config.data.batch_size
+    return ClipBatch(
+        torch.zeros(count, 1 if encoded else frames, 3, height, width),
+        torch.full((count,), 8.0),
+        torch.full((count,), 127.0),
+        tuple(map(str, range(count))),
+        tuple(range(count)),
+        ("",) * count,
+        encoded,
+    )
+
+
+def _loss(family: ModelFamily, batch: ClipBatch, config: FitConfig) -> Tensor:
+    """What the training step does, but for what it records."""
+    draws = Draws(0, batch.positions_B)
+    with torch.no_grad():
+        encoded = batch.encoded or family.encode_clips(batch)
+        conditions = family.encode_conditions(batch, encoded, draws)
+        posterior = family.posterior(encoded)
+        latents_BTCHW = posterior.sample(draws.normal("posterior", tuple(posterior.mean_BTCHW.shape[1:])))
+    noise_BTCHW = draws.normal("noise", tuple(latents_BTCHW.shape[1:]))
+    noisy = family.objective.corrupt(latents_BTCHW, noise_BTCHW, family.objective.levels(draws.stratified("level")))
+    conditions = conditions.dropped(draws.uniform("dropout") < config.trainer.condition_dropout)
+    error_B = mean_error_per_clip(family.denoise(noisy, conditions), noisy.target_BTCHW)
+    return (error_B * noisy.weight_B).mean()
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()

@@ -1,0 +1,1 @@
+"""The table of faults: what breaks, and what svdtrain answers."""

@@ -1,0 +1,95 @@
+"""Each lever against the plain network: equal to the bit, or in float64 to rounding; and nothing of it left when it is off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from svdtrain.acceleration import attention
+from svdtrain.acceleration.levers import LEVERS, accelerate
+from svdtrain.adapters.inject import adapter_parameters, inject
+from svdtrain.adapters.spec import AdapterSpec, HalfSpec
+from tests.tiny_denoisers import DENOISERS, make, output_of
+
+FEED_FORWARD = r".*\.ff(_in)?\.net\.(0\.proj|2)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A lever, how near it has to come, and on which denoisers it does something."""
+
+    lever: str
+    float64: float
+    float32: float
+    at_work: tuple[str, ...]
+
+
+EXACT = 0.0
+CASES = (
+    Case("one_token_attention", 1e-12, 1e-5, ("svd", "unet3d", "i2vgen_xl", "animatediff")),
+    Case("frozen_operations", EXACT, EXACT, tuple(DENOISERS)),
+    Case("fused_lora", 1e-12, 1e-5, tuple(DENOISERS)),
+    Case("conv3d_as_conv2d", 1e-12, 1e-5, ("svd", "unet3d", "i2vgen_xl")),
+    Case("attention_in_parts", 1e-12, 1e-5, tuple(DENOISERS)),
+)
+
+
+def adapted(name: str, dtype: torch.dtype) -> nn.Module:
+    """With an adapter far from zero on attention and feed-forwards."""
+    denoiser, known = make(name), DENOISERS[name]
+    halves = {
+        half: HalfSpec(f"(?:{pattern})|{FEED_FORWARD}" if half == "spatial" else pattern, 4, 8.0, 1e-4)
+        for half, pattern in (("spatial", known.spatial), ("temporal", known.temporal))
+        if pattern
+    }
+    inject(denoiser, AdapterSpec(halves), seed=0)
+    drawn = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in adapter_parameters(denoiser).values():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=drawn))
+    return denoiser.to(dtype)
+
+
+def answer(denoiser: nn.Module, name: str) -> list[Tensor]:
+    """Output, and the gradients of all adapter weights."""
+    output = output_of(denoiser, name)
+    output.square().sum().backward()
+    weights = adapter_parameters(denoiser).values()
+    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+    for weight in weights:
+        weight.grad = None
+    return [output.detach(), *gradients]
+
+
+def distance(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    """The largest difference, of output and of all gradients, as a share of each one's size."""
+
+    def gap(these: list[Tensor], those: list[Tensor]) -> float:
+        flat, other = (torch.cat([one.flatten() for one in tensors]) for tensors in (these, those))
+        return float((flat - other).abs().max() / other.abs().max())
+
+    return max(gap(ours[:1], theirs[:1]), gap(ours[1:], theirs[1:]))
+
+
+@pytest.mark.parametrize("name", [name for name in DENOISERS if name != "motion_modules"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.lever)
+def test_a_lever_changes_no_result_and_comes_off(case: Case, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MOST_ROWS", 3)  # fewer than any of these networks has
+    for dtype, bound in ((torch.float64, case.float64), (torch.float32, case.float32)):
+        denoiser = adapted(name, dtype)
+        before, names = answer(denoiser, name), list(denoiser.state_dict())
+        accelerated = accelerate(denoiser, [case.lever])
+        assert bool(accelerated.left_out) == (name not in case.at_work)
+        during = answer(denoiser, name)
+        assert list(denoiser.state_dict()) == names
+        assert distance(during, before) <= bound
+        accelerated.close()
+        assert not any("forward" in vars(module) for module in denoiser.modules())
+        assert distance(answer(denoiser, name), before) == 0
+
+
+def test_every_lever_has_a_case() -> None:
+    assert {case.lever for case in CASES} == set(LEVERS)

@@ -1,0 +1,173 @@
+"""Real fits of two ranks that lose one: who it was is said in time, and a supervised run ends in the very bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from svdtrain.training.checkpoint import checkpoints, fault_of, step_of
+from tests.tiny_models import save_tiny_svd
+from tests.tiny_runs import fit_words, save_tiny_dataset
+
+ROOT = Path(__file__).parents[2]
+HUNG = 400
+"""Seconds after which a run never ends: a machine that others use took 121 for one that takes 22."""
+TWO = ["trainer.devices=2", "data.batch_size=1", "trainer.save_every=2"]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("places")
+    return save_tiny_svd(root / "model"), save_tiny_dataset(root / "data")
+
+
+def started(words: list[str], *prefix: str, **variables: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *(prefix or ("-m", "svdtrain")), "fit", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | variables
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def read_to(child: subprocess.Popen[str], wanted: str) -> None:
+    assert child.stdout
+    while wanted not in (line := child.stdout.readline()):
+        assert line, child.communicate()[1]
+
+
+def rank_of(pid: int, number: int) -> int:
+    """The process that a launcher has started as this rank."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    [found] = [int(p) for p in children if f"\0RANK={number}\0".encode() in Path(f"/proc/{p}/environ").read_bytes()]
+    return found
+
+
+def mark(run: Path) -> str:
+    return hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_supervised_run_that_loses_a_rank_ends_as_one_that_does_not(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = [*TWO, "trainer.max_steps=8", "optimizer.ema_decay=0.9"]
+    whole = started(fit_words(*places, *words, f"run_dir={tmp_path / 'whole'}"))
+    assert whole.communicate()[1] == ""
+    child = started(fit_words(*places, *words, f"run_dir={tmp_path / 'lost'}", "supervise=2"))
+    read_to(child, "step 3/")
+    lost = rank_of(child.pid, 1)
+    os.kill(lost, signal.SIGKILL)
+    said, errors = child.communicate(timeout=HUNG)
+    assert child.returncode == 0, errors
+    assert f"warning: rank 1 (process {lost}) was killed by SIGKILL at step" in errors
+    assert "restart 1 of 2" in errors
+    assert "error:" not in errors
+    assert mark(tmp_path / "lost") == mark(tmp_path / "whole")
+    assert json.loads((tmp_path / "lost" / "run.json").read_text())["state"] == "done"
+    assert "step 8/8" in said
+
+
+def test_a_rank_that_is_frozen_is_named_within_the_bound(places: tuple[Path, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    child = started(fit_words(*places, *TWO, "trainer.max_steps=10000", f"run_dir={run}", "trainer.watchdog=6"))
+    read_to(child, "step 3/")
+    frozen = rank_of(child.pid, 1)
+    os.kill(frozen, signal.SIGSTOP)
+    _, errors = child.communicate(timeout=HUNG)
+    assert child.returncode == 75, errors
+    assert re.search(rf"rank 1 \(process {frozen} on \S+\) has not moved for 6 s at step", errors)
+    assert "rank 0 " not in errors
+    assert "commands/fit.py" in (run / "stacks-rank-0.txt").read_text(), "the one that waited could say where"
+    assert fault_of(checkpoints(run)[-1]) == ""
+
+
+def test_one_process_alone_watches_itself(places: tuple[Path, Path], tmp_path: Path) -> None:
+    """A callback that never comes back: the main thread sleeps."""
+    script = (
+        "import sys, time\nfrom svdtrain.training.callbacks.guard import NumericGuard\n"
+        "NumericGuard.on_train_batch_end = lambda self, trainer, *_: time.sleep(trainer.global_step // 3 * 1000)\n"
+        "from svdtrain.cli import entry\nentry()"
+    )
+    run = tmp_path / "run"
+    words = fit_words(*places, "trainer.max_steps=100", "trainer.save_every=2", f"run_dir={run}", "trainer.watchdog=4")
+    child = started(words, "-c", script)
+    _, errors = child.communicate(timeout=HUNG)
+    assert child.returncode == 75, errors
+    assert "rank 0 (process" in errors
+    assert "has not moved for 4 s at step" in errors
+    assert "<lambda>" in (run / "stacks-rank-0.txt").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda value: value.name)
+def test_ranks_of_torchrun_and_slurm_stop_and_save_alike(
+    places: tuple[Path, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGTERM to torchrun's agent; SIGUSR1 to each task, as `sbatch --signal=USR1@120` does, and the job is queued again."""
+    run, asked = tmp_path / "run", tmp_path / "asked"
+    words = fit_words(*places, *TWO, "trainer.max_steps=10000", f"run_dir={run}")
+    slurm = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": f"{os.getpid() % 9000}", "SLURM_JOB_NAME": "fit"}
+    if number == signal.SIGTERM:
+        tasks = [started(words, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "svdtrain")]
+    else:
+        (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+        (tmp_path / "scontrol").chmod(0o755)
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        tasks = [
+            started([*words, "trainer.requeue=true"], **slurm, SLURM_PROCID=n, SLURM_LOCALID=n, PATH=path) for n in "01"
+        ]
+    read_to(tasks[0], "step 3/")
+    for task in tasks:
+        task.send_signal(number)
+    ended = [task.communicate(timeout=HUNG) for task in tasks]
+    record = json.loads((run / "run.json").read_text())
+    assert (record["state"], record["step"]) == ("stopped", step_of(checkpoints(run)[-1])), ended
+    assert fault_of(checkpoints(run)[-1]) == ""
+    if number == signal.SIGUSR1:
+        assert [task.returncode for task in tasks] == [75, 0], ended
+        assert asked.read_text() == f"requeue {slurm['SLURM_JOB_ID']}\n", "once, by the first rank"
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_ends_all_alike(places: tuple[Path, Path], tmp_path: Path) -> None:
+    """Before the step is taken: the last checkpoint is that of the step before."""
+    script = (
+        "import os\nfrom svdtrain.training import module\nplain, calls = module.mean_error_per_clip, []\n"
+        "def spoilt(*given):\n"
+        "    calls.append(1)\n"
+        "    return plain(*given) * (float('nan') if os.environ['RANK'] == '1' and len(calls) == 4 else 1)\n"
+        "module.mean_error_per_clip = spoilt\nfrom svdtrain.cli import entry\nentry()"
+    )
+    run = tmp_path / "run"
+    words = fit_words(*places, *TWO, "trainer.max_steps=9", "trainer.save_every=1", f"run_dir={run}")
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 20_000)}
+    ranks = [started(words, "-c", script, **shared, RANK=number, LOCAL_RANK=number) for number in "01"]
+    errors = [rank.communicate(timeout=HUNG)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [6, 6], errors
+    assert errors[0] == errors[1], "each says the same, whose clip it was"
+    assert re.match(r"error: the loss of clip 'clip-\d@.*' at step 3, rank 1, sigma .* is nan\nhint: ", errors[0])
+    assert step_of(checkpoints(run)[-1]) == 3
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "4", "RANK": "0"}, "trainer.devices=2: 4 processes were started"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "29500"},
+            "the ranks cannot meet",
+        ),
+    ],
+)
+def test_ranks_that_cannot_meet_say_so(
+    places: tuple[Path, Path], tmp_path: Path, variables: dict[str, str], said: str
+) -> None:
+    child = started(fit_words(*places, *TWO, f"run_dir={tmp_path / 'run'}"), **variables)
+    _, errors = child.communicate(timeout=HUNG)
+    assert child.returncode in (2, 5)
+    assert said in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
