@@ -59,6 +59,10 @@ class Notice:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         try:
             yield self
+        except Exception:
+            if not self.received or self.trains:
+                raise
+            raise SystemExit(self.exit_code) from None  # some library took the handler's SystemExit for its own failure
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -54,7 +54,9 @@ class RunRecord:
         """The record of a run that goes on. Raises UsageError when the folder is no run."""
         try:
             fields = redacted(json.loads((run_dir / "run.json").read_text()))
-            return cls(run_dir, {"state": fields["state"], "overrides": [], "versions": {}} | fields, writes=writes)
+            if not isinstance(fields["state"], str):
+                raise TypeError("state is no text")
+            return cls(run_dir, {"overrides": [], "versions": {}} | fields, writes=writes)
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(
                 f"resume={run_dir}: it is no run folder (run.json: {shown(str(error))})", "give a folder under runs/"
