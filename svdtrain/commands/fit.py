@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from svdtrain.acceleration.attention import attention_kernels
 from svdtrain.adapters.fingerprint import fingerprint
 from svdtrain.commands.fit_parts import assemble
 from svdtrain.commands.fit_report import introduce, tell
+from svdtrain.commands.relief import ask
 from svdtrain.commands.run_folder import checkpoint_of, going_on, opened
 from svdtrain.families.build import build_family, refuse_sizes
 from svdtrain.foundation.errors import LostRank
@@ -129,8 +131,8 @@ def _about(config: FitConfig, data: ClipDataModule, base: str) -> dict[str, Any]
 
 
 def _out_of_memory(error: BaseException, config: FitConfig, module: FineTuning, data: ClipDataModule) -> SystemFault:
-    step, ahead = module.global_step, module.encoded_ahead
-    return explain(error, config, build.build_module, step=step, sizes=data.sizes, encoded_ahead=ahead)
+    less = partial(ask, config, sizes=data.sizes, encoded_ahead=module.encoded_ahead)
+    return explain(error, config, less, step=module.global_step)
 
 
 def _loggers(config: FitConfig, record: RunRecord, first_step: int, console: Console) -> list[Logger]:

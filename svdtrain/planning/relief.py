@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import traceback
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from svdtrain.foundation.out_of_memory import LESS, in_use, shown_size
 from svdtrain.planning.training_step import predict_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from svdtrain.config.schema import FitConfig
     from svdtrain.families.protocol import ModelFamily
@@ -43,18 +42,18 @@ class Mend:
     peak: int
 
 
-def explain(
-    error: BaseException,
-    config: FitConfig,
-    adapt: Adapt,
-    *,
-    step: int,
-    sizes: Sizes = (),
-    encoded_ahead: bool = False,
-) -> SystemFault:
+@dataclass(frozen=True)
+class Foretold:
+    """What settings are predicted to need, and what would need less."""
+
+    peak: int
+    mends: tuple[Mend, ...]
+
+
+def explain(error: BaseException, config: FitConfig, ask: Callable[[], Foretold], *, step: int) -> SystemFault:
     """What to say of memory that ran out in a fit: how much was predicted, how much is in use, and three mends.
 
-    What the failed step holds is let go first. The rest is as predict_fit has it, which may take half a minute.
+    What the failed step holds is let go first. `ask` finds out what would need less; it may fail.
     """
     used = in_use(error, choose_device(config.trainer.device))
     if any(frame.f_code.co_name == "sample" for frame, _ in traceback.walk_tb(error.__traceback__)):
@@ -64,24 +63,21 @@ def explain(
     gc.collect()
     log.warning("out of memory; looking for settings that need less")
     try:
-        with _unlogged():
-            now = predict_fit(config, adapt, sizes=sizes, encoded_ahead=encoded_ahead)
-            found = list(islice(mends(config, adapt, now, sizes=sizes, encoded_ahead=encoded_ahead), MOST_MENDS))
+        found = ask()
     except Exception as failure:  # whatever it is, it must not hide what has happened
         log.warning("what would need less is not known: %s: %s", type(failure).__name__, failure)
         return SystemFault(f"out of memory at step {step}: {used}", LESS)
-    hint = "; ".join(f"{mend.words} ({shown_size(mend.peak)})" for mend in found)
-    return SystemFault(f"out of memory at step {step}: predicted {shown_size(now.peak)}, {used}", hint or LESS)
+    hint = "; ".join(f"{mend.words} ({shown_size(mend.peak)})" for mend in found.mends)
+    return SystemFault(f"out of memory at step {step}: predicted {shown_size(found.peak)}, {used}", hint or LESS)
 
 
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """What fails is told in one line by whoever called; torch logs a traceback of it, too."""
-    logging.disable()
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
+def foretell(
+    config: FitConfig, adapt: Adapt, *, sizes: Sizes = (), encoded_ahead: bool = False
+) -> Iterator[int | Mend]:
+    """The peak that is predicted now, and then up to three mends, each as soon as it is known. As predict_fit has them."""
+    now = predict_fit(config, adapt, sizes=sizes, encoded_ahead=encoded_ahead)
+    yield now.peak
+    yield from islice(mends(config, adapt, now, sizes=sizes, encoded_ahead=encoded_ahead), MOST_MENDS)
 
 
 def mends(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -98,6 +100,18 @@ def test_a_kernel_is_known_by_name() -> None:
     assert kernel_at_work(64, 64, torch.bfloat16, "cuda") in ("cudnn", "flash", "efficient")
 
 
+class FlatViews(Callback):
+    """As long as there is training, every trained parameter is a part of the flat one. (Lightning then moves all to the CPU.)"""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """After the last step."""
+        module: Any = pl_module
+        values, trained = module.flat.values, module.trained_parameters().values()
+        assert values.is_cuda
+        start, end = values.data_ptr(), values.data_ptr() + values.nbytes
+        assert all(start <= p.data_ptr() < end and p.dtype == torch.float32 for p in trained)
+
+
 @pytest.mark.parametrize(
     "words", [(), ("trainer.accumulate=2", "optimizer.ema_decay=0.9"), ("adapter=full",), ("memory=offload",)]
 )
@@ -109,11 +123,8 @@ def test_lightning_trains_with_them(tmp_path: Path, words: tuple[str, ...]) -> N
     )
     module = build.build_module(config, build_family(config.model))
     clips = DataLoader([range(2)] * 60, batch_size=None, collate_fn=batch)  # pyright: ignore[reportArgumentType]
-    looks: list[Callback] = [NumericGuard("raise", 1), WeightAverage(config.optimizer.ema_decay)]
+    looks: list[Callback] = [NumericGuard("raise", 1), WeightAverage(config.optimizer.ema_decay), FlatViews()]
     build.build_trainer(config, [], looks).fit(module, clips)
     assert math.isfinite(module.last_loss)
-    assert module.flat.values.is_cuda
-    start, end = module.flat.values.data_ptr(), module.flat.values.data_ptr() + module.flat.values.nbytes
-    assert all(start <= p.data_ptr() < end and p.dtype == torch.float32 for p in module.trained_parameters().values())
     early, late = ([loss for _, loss in part] for part in (module.losses[:20], module.losses[-20:]))
     assert sum(late) < sum(early)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 
 from svdtrain.cli import main
+from svdtrain.commands import relief as relief_child
+from svdtrain.commands.relief import ask
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import ModelError
 from svdtrain.planning import relief
 from svdtrain.planning.memory import MemoryPrediction
-from svdtrain.planning.relief import Mend, candidates, explain, mends
+from svdtrain.planning.relief import Foretold, Mend, candidates, explain, mends
 from svdtrain.planning.training_step import predict_fit
 from svdtrain.training.build import build_module
 from tests.planning.settings import settings_of, tiny
@@ -87,10 +90,23 @@ def test_what_cannot_be_predicted_hides_nothing(tmp_path: Path, caplog: pytest.L
     (tmp_path / "svd" / "vae" / "config.json").unlink()
     with pytest.raises(ModelError):
         predict_fit(config, build_module)
-    fault = explain(MemoryError(), config, build_module, step=7)
+    fault = explain(MemoryError(), config, partial(ask, config), step=7)
     assert re.fullmatch(r"out of memory at step 7: in use \d+\.\d of \d+\.\d GiB", fault.message)
     assert fault.hint.startswith("less at once: ")
-    assert "what would need less is not known: ModelError: " in caplog.text
+    assert "what would need less is not known: SystemFault: svdtrain.foundation.errors.ModelError: " in caplog.text
+
+
+def test_what_is_known_in_time_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in for the child, as with no memory left each allocation takes milliseconds."""
+    config = settings_of("svd", tmp_path)
+    slow = tmp_path / "slow"
+    slow.write_text(
+        f"#!{sys.executable}\nimport time\nprint(900)\nprint('[\"a=1\", 7]\\n[\"b', end='', flush=True)\ntime.sleep(60)\n"
+    )
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    monkeypatch.setattr(relief_child, "PATIENCE", 2.0)
+    assert ask(config) == Foretold(900, (Mend("a=1", 7),))
 
 
 def test_samples_are_told_apart_from_training(tmp_path: Path) -> None:
@@ -99,7 +115,8 @@ def test_samples_are_told_apart_from_training(tmp_path: Path) -> None:
 
     with pytest.raises(MemoryError) as caught:
         sample()
-    fault = explain(caught.value, settings_of("svd", tmp_path), build_module, step=7)
+    config = settings_of("svd", tmp_path)
+    fault = explain(caught.value, config, partial(ask, config), step=7)
     assert fault.message.startswith("out of memory while sampling at step 7: in use")
     assert fault.hint.startswith("validation.sample_inputs=0 ")
 
@@ -108,6 +125,8 @@ LIMITED = """
 import re, resource, sys
 from pathlib import Path
 from svdtrain.cli import main
+from svdtrain.commands import relief as relief_child
+from svdtrain.commands.relief import ask
 from svdtrain.commands import fit
 (used,) = re.findall(r"VmSize:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 limit = int(used) * 1024 + 600 * 2**20

@@ -149,7 +149,7 @@ def _no_memory(place: Place) -> Runs:
     words = fit("model.frames=8", "model.height=64", "model.width=64", "data.cache=disk", "data.cache_dir=latents")
     yield Run(["cache", *words[1:]], 0, changes=("latents", "latents/*"), shown=False)
     words = fit(*words[1:], "run_dir=run", *LONG)
-    yield Run(words, 5, ("out of memory",), MINE, Conditions(stand_in=ASK_AGAIN), starve)
+    yield Run(words, 5, ("out of memory",), MINE, Conditions(stand_in=ASK_AGAIN), starve, seconds=120)
     if not newest_whole(place.folder / "run")[0]:
         raise Broken("no whole checkpoint is left")
 
