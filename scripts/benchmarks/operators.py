@@ -1,4 +1,4 @@
-"""Where a step's time goes on a GPU, operator by operator: PYTHONPATH=. python -m scripts.benchmarks.operators OUT_DIR [--tiny].
+"""Where a step's time goes on a GPU, by operator: PYTHONPATH=. python -m scripts.benchmarks.operators OUT_DIR [--tiny].
 
 svdtrain's own step with all kept, by torch's profiler. The efficiencies of svdtrain/planning/cards.py are fitted to it.
 """

@@ -101,7 +101,7 @@ def test_a_kernel_is_known_by_name() -> None:
 
 
 class FlatViews(Callback):
-    """As long as there is training, every trained parameter is a part of the flat one. (Lightning then moves all to the CPU.)"""
+    """As long as there is training, every trained parameter is part of the flat one. (Then Lightning moves all to the CPU.)"""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """After the last step."""
