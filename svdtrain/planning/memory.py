@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import _scoped_library
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from svdtrain.acceleration.flat import FlatParameters
+from svdtrain.planning.remembered import RememberedOperations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,8 +62,6 @@ class LiveStorages(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run the operation; what is new in its results is an activation."""
-        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
-            return args[0].fake_device  # asked twice an operation, and a fifth of all time
         results = func(*args, **(kwargs or {}))
         for result in tree_leaves(results):
             if isinstance(result, Tensor) and result.untyped_storage()._cdata not in self._kinds:
@@ -158,23 +157,38 @@ def measure_step(
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = adamw,
 ) -> MemoryPrediction:
     """The same with a loss of any kind, and with tensors of other networks in memory."""
-    live, trained = LiveStorages(), [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    flat = FlatParameters({"all": trained})
-    adjust = optimizer(list(flat.groups.values()))
-    adjust.step()
-    live.count((*denoiser.parameters(), *denoiser.buffers(), *beside), "weights")
-    live.count(trained, "trained")
-    live.count([flat.gradients], "gradients")
-    live.count((value for state in adjust.state.values() for value in state.values()), "optimizer")
-    with ExitStack() as modes:
-        for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live):
-            modes.enter_context(mode)
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
-            error = loss()
-        flat.zero_gradients()
-        error.backward()
-        adjust.step()
-    return MemoryPrediction(**{kind: live.at_peak[kind] for kind in MemoryPrediction.__dataclass_fields__})
+    return TrainedDenoiser(denoiser, optimizer).step(loss, beside=beside, autocast=autocast)
+
+
+class TrainedDenoiser:
+    """A denoiser whose flat parameters and optimizer are those of a step that is not the first."""
+
+    def __init__(
+        self, denoiser: nn.Module, optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = adamw
+    ) -> None:
+        self.denoiser, self.trained = denoiser, [p for p in denoiser.parameters() if p.requires_grad]
+        self.flat = FlatParameters({"all": self.trained})
+        self.optimizer = optimizer(list(self.flat.groups.values()))
+        self.optimizer.step()
+
+    def step(
+        self, loss: Callable[[], Tensor], *, beside: Iterable[Tensor] = (), autocast: torch.dtype | None = None
+    ) -> MemoryPrediction:
+        """The peak of one more."""
+        live, flat = LiveStorages(), self.flat
+        live.count((*self.denoiser.parameters(), *self.denoiser.buffers(), *beside), "weights")
+        live.count(self.trained, "trained")
+        live.count([flat.gradients], "gradients")
+        live.count((value for state in self.optimizer.state.values() for value in state.values()), "optimizer")
+        with ExitStack() as modes:
+            for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live):
+                modes.enter_context(mode)
+            with torch.autocast("cpu", autocast, enabled=autocast is not None):
+                error = loss()
+            flat.zero_gradients()
+            error.backward()
+            self.optimizer.step()
+        return MemoryPrediction(**{kind: live.at_peak[kind] for kind in MemoryPrediction.__dataclass_fields__})
 
 
 @contextmanager
@@ -188,7 +202,7 @@ def without_content(network: nn.Module) -> Iterator[None]:
         for name, tensor in tensors.items()
         if tensor is not None
     ]
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), RememberedOperations():
         for tensors, name, tensor in places:
             if tensor not in made:
                 empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")

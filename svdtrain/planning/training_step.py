@@ -14,7 +14,7 @@ from svdtrain.families.build import build_family
 from svdtrain.foundation.garbage import uncollected
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
 from svdtrain.foundation.seeding import Draws
-from svdtrain.planning.memory import measure_step, without_content
+from svdtrain.planning.memory import TrainedDenoiser, without_content
 from svdtrain.types import ClipBatch
 
 if TYPE_CHECKING:
@@ -63,12 +63,14 @@ def predict_rungs(
         if not tensor.requires_grad and tensor.is_floating_point():
             tensor.data = tensor.data.to(DTYPES[precision])
     networks = nn.ModuleList([family.denoiser, *family.frozen().values()])
-    for rung in rungs:
-        patches = recompute(family.denoiser, rung, family.spec.repeated_blocks, ELSEWHERE)
-        with uncollected(stays=False), without_content(networks):
-            predicted = _measured(config, family, sizes=sizes, encoded_ahead=encoded_ahead)
-        patches.close()
-        yield rung, predicted
+    with uncollected(stays=False), without_content(networks):
+        denoiser, loss, beside = _step_of(config, family, sizes=sizes, encoded_ahead=encoded_ahead)
+        autocast = DTYPES[precision] if precision != "32" and config.autocast else None
+        for rung in rungs:
+            patches = recompute(family.denoiser, rung, family.spec.repeated_blocks, ELSEWHERE)
+            predicted = denoiser.step(loss, beside=beside, autocast=autocast)
+            patches.close()
+            yield rung, predicted
 
 
 def plain(config: FitConfig) -> FitConfig:
@@ -84,12 +86,10 @@ ELSEWHERE = (
 """To another memory and back, of tensors without content: nothing stays here meanwhile."""
 
 
-def _measured(
+def _step_of(
     config: FitConfig, family: ModelFamily, *, sizes: Sizes = (), encoded_ahead: bool = False
-) -> MemoryPrediction:
-    """The same of a family whose tensors are on the CPU, fake or real."""
-    dtype = DTYPES[choose_precision_of(config)]
-    mixed = dtype != torch.float32 and config.autocast
+) -> tuple[TrainedDenoiser, Callable[[], Tensor], list[Tensor]]:
+    """The denoiser with its optimizer, the loss of a step, and what else stays in memory; all without content."""
     model = config.model
     size = max(sizes, key=math.prod, default=(model.frames, model.height, model.width))
     encoded = family.encode_clips(_batch(config, size)) if encoded_ahead else None
@@ -98,11 +98,7 @@ def _measured(
     beside = [t for part in family.frozen().values() for t in _tensors(part) if id(t) not in resting]
     if config.optimizer.ema_decay:
         beside += [torch.empty_like(p) for p in family.denoiser.parameters() if p.requires_grad]
-
-    def loss() -> Tensor:
-        return _loss(family, _batch(config, size, encoded), config)
-
-    return measure_step(family.denoiser, loss, beside=beside, autocast=dtype if mixed else None)
+    return TrainedDenoiser(family.denoiser), lambda: _loss(family, _batch(config, size, encoded), config), beside
 
 
 def choose_precision_of(config: FitConfig) -> str:
