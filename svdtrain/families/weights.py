@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from svdtrain.families.blank import BlankTokenizer
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def load_part(kind: type[Any], weights: Weights, part: str, **changes: Any) -> A
         options["revision"] = place.revision
     is_network = issubclass(kind, ModelMixin | PreTrainedModel)
     try:
+        if weights.blank and (words := _read(weights, f"{part}/blank.json")):
+            return BlankTokenizer(**words)
         if is_network and weights.blank:
             return _blank(kind, place.place, options, **changes)
         if is_network:

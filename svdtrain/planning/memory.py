@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -172,16 +172,21 @@ class TrainedDenoiser:
         self.optimizer.step()
 
     def step(
-        self, loss: Callable[[], Tensor], *, beside: Iterable[Tensor] = (), autocast: torch.dtype | None = None
+        self,
+        loss: Callable[[], Tensor],
+        *,
+        beside: Iterable[Tensor] = (),
+        autocast: torch.dtype | None = None,
+        costs: TorchDispatchMode | None = None,
     ) -> MemoryPrediction:
-        """The peak of one more."""
+        """The peak of one more; `costs` sees its operations, too."""
         live, flat = LiveStorages(), self.flat
         live.count((*self.denoiser.parameters(), *self.denoiser.buffers(), *beside), "weights")
         live.count(self.trained, "trained")
         live.count([flat.gradients], "gradients")
         live.count((value for state in self.optimizer.state.values() for value in state.values()), "optimizer")
         with ExitStack() as modes:
-            for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live):
+            for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live, costs or nullcontext()):
                 modes.enter_context(mode)
             with torch.autocast("cpu", autocast, enabled=autocast is not None):
                 error = loss()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svdtrain.acceleration.recompute import recompute
 from svdtrain.diffusion.objective import mean_error_per_clip
@@ -14,6 +15,7 @@ from svdtrain.families.build import build_family
 from svdtrain.foundation.garbage import uncollected
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
 from svdtrain.foundation.seeding import Draws
+from svdtrain.planning.costs import Costs
 from svdtrain.planning.memory import TrainedDenoiser, without_content
 from svdtrain.types import ClipBatch
 
@@ -52,11 +54,19 @@ def predict_fit(config: FitConfig, adapt: Adapt, *, sizes: Sizes = (), encoded_a
 
 
 def predict_rungs(
-    config: FitConfig, adapt: Adapt, rungs: Iterable[str], *, sizes: Sizes = (), encoded_ahead: bool = False
+    config: FitConfig,
+    adapt: Adapt,
+    rungs: Iterable[str],
+    *,
+    sizes: Sizes = (),
+    encoded_ahead: bool = False,
+    on_gpu: bool | None = None,
+    costs: dict[str, Costs] | None = None,
 ) -> Iterator[tuple[str, MemoryPrediction]]:
     """The same for each of these rungs, whatever the settings' is; each is worked out when it is asked for.
 
-    What offload lets wait in the CPU's memory is not in the figure.
+    What offload lets wait in the CPU's memory is not in the figure. on_gpu: null, as it is here. costs: gets the operations
+    of each rung's step, and, apart from them, of encoding its clips as ENCODING.
     """
     family, precision = blank_family(plain(config), adapt), choose_precision_of(config)
     for tensor in (*family.denoiser.parameters(), *family.denoiser.buffers()):
@@ -64,12 +74,21 @@ def predict_rungs(
             tensor.data = tensor.data.to(DTYPES[precision])
     networks = nn.ModuleList([family.denoiser, *family.frozen().values()])
     with uncollected(stays=False), without_content(networks):
-        denoiser, loss, beside = _step_of(config, family, sizes=sizes, encoded_ahead=encoded_ahead)
+        on_gpu = choose_device(config.trainer.device) == "cuda" if on_gpu is None else on_gpu
+        denoiser, loss, beside = _step_of(config, family, on_gpu, sizes=sizes, encoded_ahead=encoded_ahead)
         autocast = DTYPES[precision] if precision != "32" and config.autocast else None
+        if costs is not None:
+            costs[ENCODING] = Costs()
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION), costs[ENCODING]:
+                encoded = family.encode_clips(_batch(config, _largest(config, sizes)))
+            costs[ENCODING].kept = sum(part.numel() for part in vars(encoded).values() if part is not None)
         for rung in rungs:
             patches = recompute(family.denoiser, rung, family.spec.repeated_blocks, ELSEWHERE)
-            predicted = denoiser.step(loss, beside=beside, autocast=autocast)
+            watch = costs.setdefault(rung, Costs()) if costs is not None else None
+            predicted = denoiser.step(loss, beside=beside, autocast=autocast, costs=watch)
             patches.close()
+            if costs is not None and not encoded_ahead:
+                costs[rung].operations -= costs[ENCODING].operations
             yield rung, predicted
 
 
@@ -79,6 +98,7 @@ def plain(config: FitConfig) -> FitConfig:
     return config.model_copy(update={"memory": memory, "speed": speed})
 
 
+ENCODING = "encoding"
 ELSEWHERE = (
     lambda tensor: (tensor.shape, tensor.stride(), tensor.dtype),
     lambda about: torch.empty_strided(about[0], about[1], dtype=about[2]),
@@ -86,15 +106,17 @@ ELSEWHERE = (
 """To another memory and back, of tensors without content: nothing stays here meanwhile."""
 
 
+def _largest(config: FitConfig, sizes: Sizes) -> tuple[int, int, int]:
+    return max(sizes, key=math.prod, default=(config.model.frames, config.model.height, config.model.width))
+
+
 def _step_of(
-    config: FitConfig, family: ModelFamily, *, sizes: Sizes = (), encoded_ahead: bool = False
+    config: FitConfig, family: ModelFamily, on_gpu: bool, *, sizes: Sizes = (), encoded_ahead: bool = False
 ) -> tuple[TrainedDenoiser, Callable[[], Tensor], list[Tensor]]:
     """The denoiser with its optimizer, the loss of a step, and what else stays in memory; all without content."""
-    model = config.model
-    size = max(sizes, key=math.prod, default=(model.frames, model.height, model.width))
+    size = _largest(config, sizes)
     encoded = family.encode_clips(_batch(config, size)) if encoded_ahead else None
-    rests = encoded_ahead and choose_device(config.trainer.device) == "cuda"
-    resting = {id(tensor) for part in family.idle() if rests for tensor in _tensors(part)}
+    resting = {id(tensor) for part in family.idle() if encoded_ahead and on_gpu for tensor in _tensors(part)}
     beside = [t for part in family.frozen().values() for t in _tensors(part) if id(t) not in resting]
     if config.optimizer.ema_decay:
         beside += [torch.empty_like(p) for p in family.denoiser.parameters() if p.requires_grad]

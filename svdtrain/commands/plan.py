@@ -1,0 +1,127 @@
+"""`python -m svdtrain plan`: what a fit will need, and which cards it fits, without weights and without a GPU."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from svdtrain.families.build import build_weights
+from svdtrain.families.weights import pipeline_of
+from svdtrain.foundation.errors import SvdtrainError
+from svdtrain.foundation.files import packaged
+from svdtrain.foundation.out_of_memory import shown_size
+from svdtrain.foundation.quiet import quiet_packages
+from svdtrain.planning.cards import CARDS, CONTEXT, MARGIN, card_of
+from svdtrain.planning.disk import bytes_of_fit
+from svdtrain.planning.ladder import with_rung
+from svdtrain.planning.plan import plan
+from svdtrain.planning.relief import MOST_MENDS, mends
+from svdtrain.reporting.tables import duration, text_table
+from svdtrain.training import build
+
+if TYPE_CHECKING:
+    from svdtrain.config.planning import PlanConfig
+    from svdtrain.data.datamodule import ClipDataModule
+    from svdtrain.planning.plan import OnCard, Plan
+
+
+def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
+    """Foretell, and print."""
+    quiet_packages()
+    cards = {card_of(name): name for name in config.card}
+    chosen = [key for key, card in CARDS.items() if card in cards or not cards]
+    config, published = _sized(config)
+    precisions = {CARDS[name].precision for name in chosen}
+    if config.trainer.precision == "auto":
+        precision = "bf16-mixed" if "bf16-mixed" in precisions else "16-mixed"
+        config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": precision})})
+    data = _data(config)
+    clips = data.describe().train_clips if data else None
+    found = plan(config, build.build_module, chosen, sizes=data.sizes if data else (), clips=clips, price=config.price)
+    disk = bytes_of_fit(config, build.build_module)
+    least = _less(config, found, data) if not any(one.rung for one in found.cards) else []
+    console = Console(highlight=False, soft_wrap=True)
+    if config.format == "json":
+        told = {"model": config.model.name, "published_sizes": published, "clips": clips, "run_folder_bytes": disk}
+        console.print_json(json.dumps({**told, **found.as_json(), "needs_less": least}))
+        return
+    _tell(console, config, found, disk, clips, published=published)
+    for words in least:
+        console.print(f"needs less     {words}")
+
+
+def _sized(config: PlanConfig) -> tuple[PlanConfig, bool]:
+    """The config with a folder that tells its model's sizes, and whether that is the package's, for want of the model."""
+    model, blueprint = config.model, packaged("assets") / "blueprints" / config.model.name
+    if model.source or model.id is None or pipeline_of(build_weights(model)) or not blueprint.is_dir():
+        return config, False
+    there = model.model_copy(update={"source": str(blueprint), "motion_adapter": None})
+    return config.model_copy(update={"model": there}), True
+
+
+def _data(config: PlanConfig) -> ClipDataModule | None:
+    """The clips, where there are any: a plan needs none."""
+    try:
+        data = build.build_data(config)
+        data.setup("fit")
+    except SvdtrainError:
+        return None
+    return data
+
+
+def _less(config: PlanConfig, found: Plan, data: ClipDataModule | None) -> list[str]:
+    """What makes it fit the largest of the cards, or at least needs less; the cheapest change first."""
+    memory = found.step.memory
+    rung = min(memory, key=lambda name: memory[name].peak)
+    ahead, sizes = config.data.cache == "disk", data.sizes if data else ()
+    changes = mends(with_rung(config, rung), build.build_module, memory[rung], sizes=sizes, encoded_ahead=ahead)  # type: ignore[arg-type]
+    return [f"{one.words} memory={rung} ({shown_size(one.peak)})" for one in islice(changes, MOST_MENDS)]
+
+
+def _tell(console: Console, config: PlanConfig, found: Plan, disk: int, clips: int | None, *, published: bool) -> None:
+    model, adapter, trainer = config.model, config.adapter, config.trainer
+    size = f"{model.frames} frames of {model.height} x {model.width}"
+    what = "all weights" if adapter.kind == "full" else f"{adapter.kind} on {adapter.modules.replace('_', ' ')}"
+    console.print(f"{model.name}: {size}, batch {config.data.batch_size}, {what}, {trainer.precision}")
+    if published:
+        console.print("               sizes as published: the model itself is not here, and not needed")
+    console.print(
+        f"parameters     {found.parameters:,} and {found.frozen_around:,} around them; {found.trained:,} trained "
+        f"({shown_size(4 * found.trained)} as a file)"
+    )
+    known = f"{clips:,} clips" if clips is not None else "clips unknown"
+    console.print(
+        f"on disk        {shown_size(disk)} for the run folder; a latent cache takes "
+        f"{shown_size(found.window_bytes)} for each window of a clip ({known})"
+    )
+    alone = found.cards[0].card if len(found.cards) == 1 else None
+    rungs = [
+        [name, shown_size(predicted.peak), f"{found.step.costs[name].flops / 1e12:.1f}"]
+        + ([f"{found.step.seconds(name, CARDS[alone]):.2f}"] if alone else [])
+        for name, predicted in found.step.memory.items()
+    ]
+    console.print("\n" + text_table(["memory=", "peak", "TFLOP a step", *[f"s on {alone}"] * bool(alone)], rungs))
+    header = [
+        "card=",
+        "memory",
+        "memory=",
+        "s a step",
+        f"{trainer.max_steps:,} steps",
+        *["cost"] * (config.price is not None),
+    ]
+    console.print(text_table(header, [_row(one, priced=config.price is not None) for one in found.cards]))
+    console.print(
+        f"predicted; {shown_size(CONTEXT)} and {MARGIN:.0%} of a card's memory are kept free; time is by what an H200's "
+        "kernels reached of its data sheet"
+    )
+
+
+def _row(one: OnCard, *, priced: bool) -> list[str]:
+    cost = ["" if one.cost is None else f"{one.cost:.2f}"] * priced
+    room = f"{CARDS[one.card].mebibytes / 1024:.0f} GiB"
+    if one.rung is None:
+        return [one.card, room, "does not fit", "", "", *cost]
+    return [one.card, room, one.rung, f"{one.step_seconds:.2f}", duration(3600 * one.hours), *cost]

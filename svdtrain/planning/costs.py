@@ -1,0 +1,104 @@
+"""What a step asks of a device, operation by operation: arithmetic, and bytes that are read and written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+_aten: Any = torch.ops.aten
+
+
+def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:  # noqa: ANN401
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _attention_backward_flops(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:  # noqa: ANN401
+    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
+
+
+_FLOPS: dict[Any, Any] = dict(flop_registry) | {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    _aten.addmm_: flop_registry[_aten.addmm],
+}
+_KINDS = {
+    "convolution": ("convolution",),
+    "attention": ("scaled_dot_product", "attention"),
+    "matrix": ("mm", "addmm", "bmm", "baddbmm", "addmm_"),
+    "norm": ("group_norm", "layer_norm"),
+}
+KINDS = (*_KINDS, "pointwise")
+_FREE = {"detach", "alias", "empty", "empty_like", "empty_strided", "new_empty", "lift_fresh", "_unsafe_view", "t"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of a kernel."""
+
+    kind: str
+    """Of KINDS."""
+    flops: int
+    moved: int
+    """Bytes of what it reads and writes, once each."""
+    fp32: bool
+    """Its arithmetic is in fp32, not in a half precision."""
+
+
+class Costs(TorchDispatchMode):
+    """Counts operations as they are dispatched; of tensors without content, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: Counter[Operation] = Counter()
+        self.kept = 0
+        """Numbers in what the work is for, where that is kept."""
+        self._free: dict[Any, bool] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        """Run it, and count it if it is any work."""
+        result = func(*args, **(kwargs or {}))
+        free = self._free.get(func)
+        if free is None:
+            free = self._free[func] = _is_free(func)
+        if not free:
+            self.operations[_operation(func, args, kwargs or {}, result)] += 1
+        return result
+
+    @property
+    def flops(self) -> int:
+        """Of all."""
+        return sum(operation.flops * count for operation, count in self.operations.items())
+
+    @property
+    def calls(self) -> int:
+        """Kernels, one an operation."""
+        return self.operations.total()
+
+
+def _is_free(func: Any) -> bool:  # noqa: ANN401
+    space, _, name = func._schema.name.partition("::")
+    alone = [argument.alias_info for argument in func._schema.arguments]
+    returned = [result.alias_info for result in func._schema.returns]
+    views = any(alias and not alias.is_write for alias in (*alone, *returned))
+    return space != "aten" or name in _FREE or views
+
+
+def _operation(func: Any, args: Any, kwargs: Any, result: Any) -> Operation:  # noqa: ANN401
+    name, packet = func._schema.name.partition("::")[2], func._overloadpacket
+    kind = next((kind for kind, names in _KINDS.items() if _is_named(name, kind, names)), "pointwise")
+    formula = _FLOPS.get(packet)
+    tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+    moved = {id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
+    flops = formula(*args, **kwargs, out_val=result) if formula else 0
+    return Operation(kind, flops, sum(moved.values()), any(t.dtype == torch.float32 for t in tensors[:2]))
+
+
+def _is_named(name: str, kind: str, names: tuple[str, ...]) -> bool:
+    return name in names if kind == "matrix" else any(part in name for part in names)

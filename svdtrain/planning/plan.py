@@ -1,0 +1,142 @@
+"""What a fit will need, before anything of it is there: memory on each rung, time and cost on each card."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from svdtrain.acceleration.recompute import RUNGS
+from svdtrain.planning.cards import CARDS, LINK, seconds
+from svdtrain.planning.ladder import bytes_of
+from svdtrain.planning.memory import MemoryPrediction
+from svdtrain.planning.training_step import ENCODING, blank_family, predict_rungs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from svdtrain.config.schema import FitConfig
+    from svdtrain.planning.cards import Card
+    from svdtrain.planning.costs import Costs
+    from svdtrain.planning.training_step import Adapt, Sizes
+
+FORWARD = 1 / 3
+"""Of a step with all kept: what a validation, or a step of sampling, takes."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step: one batch, forward and backward."""
+
+    memory: Mapping[str, MemoryPrediction]
+    """By rung."""
+    costs: Mapping[str, Costs]
+    """By rung, and ENCODING."""
+    encodes: bool
+    """Clips are encoded in each step: there is no cache of any kind."""
+
+    def seconds(self, rung: str, card: Card) -> float:
+        """Of a step."""
+        spent = seconds(self.costs[rung], card) + (self.encoding(card) if self.encodes else 0.0)
+        if rung == "offload":
+            spent += (self.memory["nested"].activations - self.memory[rung].activations) / LINK
+        return spent
+
+    def encoding(self, card: Card) -> float:
+        """Seconds of encoding a batch of clips once."""
+        return seconds(self.costs[ENCODING], card)
+
+
+@dataclass(frozen=True)
+class OnCard:
+    """A fit on one card."""
+
+    card: str
+    rung: str | None
+    """The fastest that fits (or the settings' own, if it fits); None where none does."""
+    step_seconds: float = 0.0
+    hours: float = 0.0
+    """Of all steps, encoding each clip once, validations and samples."""
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fit, foretold."""
+
+    parameters: int
+    """Of the denoiser."""
+    frozen_around: int
+    """Of the encoders and what else is around it."""
+    trained: int
+    window_bytes: int
+    """Of one clip's window in a latent cache."""
+    step: Step
+    cards: Sequence[OnCard]
+
+    def as_json(self) -> dict[str, Any]:
+        """Bytes, seconds, hours; numbers alone."""
+        rungs = {
+            name: {"peak_bytes": peak.peak, **asdict(peak), "flops": costs.flops, "operations": costs.calls}
+            for name, peak in self.step.memory.items()
+            for costs in (self.step.costs[name],)
+        }
+        told = {name: getattr(self, name) for name in ("parameters", "frozen_around", "trained", "window_bytes")}
+        return {**told, "rungs": rungs, "cards": [asdict(card) for card in self.cards]}
+
+
+def plan(
+    config: FitConfig,
+    adapt: Adapt,
+    cards: Sequence[str],
+    *,
+    sizes: Sizes = (),
+    clips: int | None = None,
+    price: float | None = None,
+) -> Plan:
+    """A fit with these settings on each of these cards, foretold. Its precision is settled; ModelError as predict_fit.
+
+    clips: of the dataset, where it is known; each is encoded once. price: an hour of one GPU, in any currency.
+    """
+    costs: dict[str, Costs] = {}
+    ahead = config.data.cache == "disk"
+    memory = dict(predict_rungs(config, adapt, RUNGS, sizes=sizes, encoded_ahead=ahead, on_gpu=True, costs=costs))
+    step = Step(memory, costs, encodes=config.data.cache == "none")
+    family = blank_family(config, adapt)
+    trained = [p.numel() for p in family.denoiser.parameters() if p.requires_grad]
+    base = sum(p.numel() for p in family.denoiser.parameters())
+    return Plan(
+        base if config.adapter.kind == "full" else base - sum(trained),
+        sum(p.numel() for part in family.frozen().values() for p in part.parameters()),
+        sum(trained),
+        _window_bytes(config, costs[ENCODING].kept),
+        step,
+        [_on_card(config, step, name, clips, price) for name in cards],
+    )
+
+
+def _window_bytes(config: FitConfig, numbers: int) -> int:
+    each = 4 if config.data.cache_dtype == "float32" else 2
+    return each * numbers // config.data.batch_size + 3 * config.model.height * config.model.width
+
+
+def _on_card(config: FitConfig, step: Step, name: str, clips: int | None, price: float | None) -> OnCard:
+    card = CARDS[name]
+    room = min(card.room, bytes_of(config.memory.budget)) if config.memory.budget else card.room
+    wanted = RUNGS if config.memory.rung == "auto" else (config.memory.rung,)
+    rung = next((rung for rung in wanted if step.memory[rung].peak <= room), None)
+    if rung is None:
+        return OnCard(name, None)
+    each = step.seconds(rung, card)
+    spent = each * config.trainer.max_steps * config.trainer.accumulate
+    spent += (clips or 0) / config.data.batch_size * step.encoding(card)
+    spent += FORWARD * step.seconds("none", card) / config.data.batch_size * _forwards(config)
+    hours = spent / 3600
+    return OnCard(name, rung, each, hours, None if price is None else hours * price * config.trainer.devices)
+
+
+def _forwards(config: FitConfig) -> int:
+    """Of single clips: validations on their noise levels, and samples with guidance."""
+    looks, steps = config.validation, config.trainer.max_steps
+    validations = (steps // looks.every + 1) * looks.clips * len(looks.sigmas)
+    samples = (steps // looks.sample_every + 2) * looks.sample_inputs * looks.sampling_steps * 2
+    return validations + samples
