@@ -152,8 +152,9 @@ def is_choosing(module: nn.Module) -> bool:
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_norm_that_is_computed_again_without_the_compiler_looks_the_same(dtype: torch.dtype, silu: bool) -> None:
-    args: Any = [tensor.to(dtype) for tensor in (drawn(2, 8, 4, 6), *AFFINE)]
-    ours, eager = fused.normed(*args, 4, 1e-5, silu), fused._eager_normed(*args, 4, 1e-5, silu)
+    input_NC, weight, bias = (tensor.to(dtype) for tensor in (drawn(2, 8, 4, 6), *AFFINE))
+    ours = fused.normed(input_NC, weight, bias, 4, 1e-5, silu)
+    eager = fused._eager_normed(input_NC, weight, bias, 4, 1e-5, silu)
     assert [(t.dtype, t.shape) for t in ours] == [(t.dtype, t.shape) for t in eager]
 
 
