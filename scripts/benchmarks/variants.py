@@ -47,6 +47,8 @@ class Variant:
     checkpointing: bool = False
     """diffusers' own."""
     ours: bool = False
+    without: tuple[str, ...] = ()
+    """Levers that are off."""
     rung: str = "none"
     speed: str = "eager"
 
@@ -59,6 +61,7 @@ VARIANTS = {
         Variant("strong"),
         Variant("strong_checkpointing", checkpointing=True),
         Variant("ours", ours=True),
+        Variant("ours_unfused", ours=True, without=("fused_pointwise",)),
         Variant("ours_feed_forward", ours=True, rung="feed_forward"),
         Variant("ours_blocks", ours=True, rung="blocks"),
         Variant("ours_nested", ours=True, rung="nested"),
@@ -129,7 +132,7 @@ def make_denoiser(base: Any, variant: Variant) -> nn.Module:  # noqa: ANN401
                 parameter.copy_(0.02 * drawn)
     denoiser.train()
     if variant.ours:
-        accelerate(denoiser, LEVERS)
+        accelerate(denoiser, set(LEVERS) - set(variant.without))
         if variant.speed != "eager":
             compile_blocks(denoiser, SPEC.repeated_blocks, variant.speed)
         recompute(denoiser, variant.rung, SPEC.repeated_blocks)

@@ -1,23 +1,19 @@
 """Repeated blocks by torch.compile, each for the shapes it meets; eager again, with one line, where that fails.
 
 A network's blocks are compiled, not the network: what lies between them stays plain, and a block that stands in the network
-twenty times is compiled once (its kernels come from inductor's cache). Compiled code stays on disk: TORCHINDUCTOR_CACHE_DIR,
-else a folder in the user's cache.
+twenty times is compiled once (its kernels come from inductor's cache).
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._dynamo import callback as dynamo_callback
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import TorchDynamoException
 
+from svdtrain.acceleration.compiling import keep_on_disk, say_failed
 from svdtrain.acceleration.patches import Patches
 
 if TYPE_CHECKING:
@@ -29,7 +25,6 @@ log = logging.getLogger(__name__)
 
 MODES = {"compile": "default", "graphs": "reduce-overhead"}
 """torch.compile's names. graphs: as compile, with each block's kernels launched as one CUDA graph."""
-CACHE = "TORCHINDUCTOR_CACHE_DIR"
 MOST_KINDS = 256
 """Of inputs, shapes and settings that one block's code may be compiled for, over all its places in the network."""
 
@@ -39,24 +34,14 @@ class Compiled(Patches):
 
     def __init__(self, denoiser: nn.Module, class_names: Sequence[str], mode: str) -> None:
         super().__init__()
-        self.mode, self.seconds, self.failed = mode, 0.0, ""
-        self._start = 0.0
+        self.mode, self.failed = mode, ""
         for module in denoiser.modules():
             if type(module).__name__ in class_names:
                 self.forward(module, _Block(self, module.forward))
 
     def fall_back(self, error: Exception) -> None:
         """From now on all blocks run as they were."""
-        self.failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        log.warning("speed.mode=%s: compiling failed (%s); going on without", self.mode, self.failed[:200])
-
-    def started(self, *_: Any) -> None:  # noqa: ANN401
-        """torch begins to compile."""
-        self._start = time.perf_counter()
-
-    def ended(self, *_: Any) -> None:  # noqa: ANN401
-        """torch has compiled."""
-        self.seconds += time.perf_counter() - self._start
+        self.failed = say_failed(f"speed.mode={self.mode}", error)
 
 
 class _Block:
@@ -89,14 +74,9 @@ def compile_blocks(denoiser: nn.Module, class_names: Sequence[str], mode: str) -
     if mode == "graphs" and not torch.cuda.is_available():
         log.warning("speed.mode=graphs needs a GPU; taking speed.mode=compile")
         mode = "compile"
-    os.environ.setdefault(CACHE, str(Path.home() / ".cache" / "svdtrain" / "compiled"))
+    keep_on_disk()
     blocks = Compiled(denoiser, class_names, mode)
     _allow_many_kinds(blocks)
-    handler = dynamo_callback.callback_handler
-    handler.register_start_callback(blocks.started)
-    handler.register_end_callback(blocks.ended)
-    blocks.undo(lambda: handler.remove_start_callback(blocks.started))
-    blocks.undo(lambda: handler.remove_end_callback(blocks.ended))
     if mode == "graphs":
         hook = denoiser.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
         blocks.undo(hook.remove)

@@ -6,6 +6,7 @@ of GEGLU it keeps what is one pointwise pass away from what it keeps anyway. Non
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Context = Any
 """Of a torch.autograd.Function."""
@@ -54,74 +55,127 @@ def convolve(convolution: nn.Conv2d | nn.Conv3d, input_NC: Tensor) -> Tensor:
     return FrozenConvolution.apply(input_NC, convolution.weight, convolution.bias, *settings)  # type: ignore[return-value]
 
 
-class NormedSiLU(torch.autograd.Function):
-    """SiLU(GroupNorm(x)) of frozen weights: keeps x and its statistics."""
+@dataclass(frozen=True)
+class Pointwise:
+    """Who computes the passes that are no matrix product: torch, kernel by kernel, or fused_pointwise.py."""
+
+    normed: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    """(input_NC, weight, bias, groups, eps, silu) -> GroupNorm, and SiLU where wanted; the groups' mean, 1 / deviation."""
+    norm_gradient: Callable[..., Tensor]
+    """(gradient_NC, input_NC, weight, bias, mean, deviation, groups, eps, silu) -> that of the input."""
+    product: Callable[[Tensor], Tensor]
+    """[..., value and gate] -> value * GELU(gate)."""
+    product_gradient: Callable[[Tensor, Tensor], Tensor]
+    """(value and gate, gradient of the product) -> that of value and gate."""
+    blended: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """(one, other, share) -> share * one + (1 - share) * other."""
+    blend_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """(gradient, share) -> those of one and other."""
+
+
+class Normed(torch.autograd.Function):
+    """GroupNorm of frozen weights, and SiLU after it where wanted: keeps its input and the statistics."""
 
     @staticmethod
-    def forward(ctx: Context, input_NC: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    def forward(
+        ctx: Context, input_NC: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, by: Pointwise
+    ) -> Tensor:
         """As torch.nn.functional has both."""
         input_NC = input_NC.contiguous()
-        normed, mean, deviation = _normed(input_NC, weight, bias, groups, eps)
+        answer, mean, deviation = by.normed(input_NC, weight, bias, groups, eps, silu)
         ctx.save_for_backward(input_NC, weight, bias, mean, deviation)
-        ctx.settings = groups, eps
-        return functional.silu(normed, inplace=True)
+        ctx.settings, ctx.by = (groups, eps, silu), by
+        return answer
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The norm once more, then both derivatives."""
-        input_NC, weight, bias, mean, deviation = ctx.saved_tensors
-        groups, eps = ctx.settings
-        normed, _, _ = _normed(input_NC, weight, bias, groups, eps)
-        inner = torch.ops.aten.silu_backward(gradient, normed).contiguous()
-        del normed
-        count, channels = input_NC.shape[:2]
-        pixels = input_NC[0, 0].numel()
-        answer, _, _ = torch.ops.aten.native_group_norm_backward(
-            inner, input_NC, mean, deviation, weight, count, channels, pixels, groups,
-            (True, False, False),
-        )  # fmt: skip
-        return (answer, *[None] * 4)
+        return (ctx.by.norm_gradient(gradient, *ctx.saved_tensors, *ctx.settings), *[None] * 6)
 
 
-def _normed(input_NC: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    count, channels = input_NC.shape[:2]
-    pixels = input_NC[0, 0].numel()
-    return torch.native_group_norm(input_NC, weight, bias, count, channels, pixels, groups, eps)
-
-
-def normed_silu(norm: nn.GroupNorm, input_NC: Tensor) -> Tensor:
+def normed_silu(norm: nn.GroupNorm, input_NC: Tensor, by: Pointwise) -> Tensor:
     """A frozen GroupNorm and the SiLU after it."""
-    return NormedSiLU.apply(input_NC, norm.weight, norm.bias, norm.num_groups, norm.eps)  # type: ignore[return-value]
-
-
-def geglu_product(both: Tensor) -> Tensor:
-    """value * GELU(gate), of [..., value and gate]."""
-    value, gate = both.chunk(2, dim=-1)
-    return value * functional.gelu(gate)
-
-
-def geglu_gradient(both: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of [..., value and gate] from that of the product."""
-    value, gate = both.chunk(2, dim=-1)
-    return torch.cat([gradient * functional.gelu(gate), torch.ops.aten.gelu_backward(gradient * value, gate)], dim=-1)
+    return Normed.apply(input_NC, norm.weight, norm.bias, norm.num_groups, norm.eps, True, by)  # type: ignore[return-value]
 
 
 class GatedProduct(torch.autograd.Function):
     """value * GELU(gate): keeps the two as one tensor, and not GELU(gate)."""
 
-    product = staticmethod(geglu_product)
-    gradient = staticmethod(geglu_gradient)
-
     @staticmethod
-    def forward(ctx: Context, both: Tensor) -> Tensor:
+    def forward(ctx: Context, both: Tensor, by: Pointwise) -> Tensor:
         """[..., 2 D] to [..., D]."""
         ctx.save_for_backward(both)
-        return GatedProduct.product(both)
+        ctx.by = by
+        return by.product(both)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Context, gradient: Tensor) -> Tensor:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
         """GELU once more."""
-        (both,) = ctx.saved_tensors
-        return GatedProduct.gradient(both, gradient)
+        return ctx.by.product_gradient(*ctx.saved_tensors, gradient), None
+
+
+class Blend(torch.autograd.Function):
+    """share * one + (1 - share) * other, of a frozen share: keeps neither of them."""
+
+    @staticmethod
+    def forward(ctx: Context, one: Tensor, other: Tensor, share: Tensor, by: Pointwise) -> Tensor:
+        """The share's shape goes over the others'."""
+        ctx.save_for_backward(share)
+        ctx.by = by
+        return by.blended(one, other, share)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Both at once."""
+        return (*ctx.by.blend_gradient(gradient, *ctx.saved_tensors), None, None)
+
+
+def _normed(
+    input_NC: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    count, channels = input_NC.shape[:2]
+    pixels = input_NC[0, 0].numel()
+    normed, mean, deviation = torch.native_group_norm(input_NC, weight, bias, count, channels, pixels, groups, eps)
+    return functional.silu(normed, inplace=True) if silu else normed, mean, deviation
+
+
+def _norm_gradient(
+    gradient: Tensor, input_NC: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, deviation: Tensor,
+    groups: int, eps: float, silu: bool,
+) -> Tensor:  # fmt: skip
+    if silu:
+        normed, _, _ = _normed(input_NC, weight, bias, groups, eps, silu=False)
+        gradient = torch.ops.aten.silu_backward(gradient, normed)
+        del normed
+    count, channels = input_NC.shape[:2]
+    pixels = input_NC[0, 0].numel()
+    statistics = mean.to(weight.dtype), deviation.to(weight.dtype)
+    answer, _, _ = torch.ops.aten.native_group_norm_backward(
+        gradient.contiguous(), input_NC, *statistics, weight, count, channels, pixels, groups, (True, False, False)
+    )
+    return answer
+
+
+def _product(both: Tensor) -> Tensor:
+    value, gate = both.chunk(2, dim=-1)
+    return value * functional.gelu(gate)
+
+
+def _product_gradient(both: Tensor, gradient: Tensor) -> Tensor:
+    value, gate = both.chunk(2, dim=-1)
+    return torch.cat([gradient * functional.gelu(gate), torch.ops.aten.gelu_backward(gradient * value, gate)], dim=-1)
+
+
+def _blended(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    return share * one + (1 - share) * other
+
+
+def _blend_gradient(gradient: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    return share * gradient, (1 - share) * gradient
+
+
+EAGER = Pointwise(_normed, _norm_gradient, _product, _product_gradient, _blended, _blend_gradient)
+"""By torch's own kernels."""

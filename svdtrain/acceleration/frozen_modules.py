@@ -10,10 +10,17 @@ from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from svdtrain.acceleration.frozen import GatedProduct, convolve, normed_silu
+from svdtrain.acceleration.frozen import EAGER, GatedProduct, Pointwise, convolve, normed_silu
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from svdtrain.acceleration.patches import Patches
+
+
+def eagerly(_: Tensor) -> Pointwise:
+    """Who computes the pointwise passes over this tensor: fused_pointwise puts another choice in its place."""
+    return EAGER
 
 
 def frozen_operations(denoiser: nn.Module, patches: Patches) -> str:
@@ -22,22 +29,23 @@ def frozen_operations(denoiser: nn.Module, patches: Patches) -> str:
         if isinstance(module, nn.Conv2d | nn.Conv3d) and _is_plain(module):
             patches.forward(module, partial(convolve, module))
         elif isinstance(module, GEGLU):
-            patches.forward(module, partial(_gated, module))
+            patches.forward(module, partial(gated, module))
         elif isinstance(module, TemporalResnetBlock) and _is_usual(module):
-            patches.forward(module, partial(_temporal_block, module))
+            patches.forward(module, partial(temporal_block, module))
         elif isinstance(module, ResnetBlock2D) and _is_usual(module) and _is_default(module):
-            patches.forward(module, partial(_spatial_block, module))
+            patches.forward(module, partial(spatial_block, module))
     return "" if len(patches) else "nothing in it is frozen"
 
 
-def _is_frozen(module: nn.Module) -> bool:
+def is_frozen(module: nn.Module) -> bool:
+    """Whether nothing of it is trained."""
     return not any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _is_plain(module: nn.Conv2d | nn.Conv3d) -> bool:
     """Frozen, torch's own, padded with zeros."""
     own = type(module) in (nn.Conv2d, nn.Conv3d)
-    return own and _is_frozen(module) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return own and is_frozen(module) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def _is_usual(block: ResnetBlock2D | TemporalResnetBlock) -> bool:
@@ -45,7 +53,7 @@ def _is_usual(block: ResnetBlock2D | TemporalResnetBlock) -> bool:
     norms = (block.norm1, block.norm2)
     return (
         isinstance(block.nonlinearity, nn.SiLU)
-        and all(norm.affine and _is_frozen(norm) for norm in norms)
+        and all(norm.affine and is_frozen(norm) for norm in norms)
         and block.dropout.p == 0
     )
 
@@ -60,26 +68,36 @@ def _is_default(block: ResnetBlock2D) -> bool:
     )
 
 
-def _gated(module: GEGLU, hidden_states: Tensor) -> Tensor:
-    return GatedProduct.apply(module.proj(hidden_states))  # type: ignore[return-value]
+def gated(module: GEGLU, hidden_states: Tensor, choose: Callable[[Tensor], Pointwise] = eagerly) -> Tensor:
+    """The value times GELU of the gate."""
+    both = module.proj(hidden_states)
+    return GatedProduct.apply(both, choose(both))  # type: ignore[return-value]
 
 
-def _spatial_block(block: ResnetBlock2D, input_tensor: Tensor, temb: Tensor | None) -> Tensor:
+def spatial_block(
+    block: ResnetBlock2D, input_tensor: Tensor, temb: Tensor | None, choose: Callable[[Tensor], Pointwise] = eagerly
+) -> Tensor:
     """Norm, SiLU, convolution, twice; the time's embedding between them. [N, C, H, W], [N, D]."""
     input_NCHW = input_tensor
-    hidden_NCHW = block.conv1(normed_silu(block.norm1, input_NCHW))
+    hidden_NCHW = block.conv1(normed_silu(block.norm1, input_NCHW, choose(input_NCHW)))
     if block.time_emb_proj is not None and temb is not None:
         hidden_NCHW = hidden_NCHW + block.time_emb_proj(functional.silu(temb))[:, :, None, None]
-    hidden_NCHW = block.conv2(normed_silu(block.norm2, hidden_NCHW))
+    hidden_NCHW = block.conv2(normed_silu(block.norm2, hidden_NCHW, choose(hidden_NCHW)))
     return (input_NCHW if block.conv_shortcut is None else block.conv_shortcut(input_NCHW)) + hidden_NCHW
 
 
-def _temporal_block(block: TemporalResnetBlock, input_tensor: Tensor, temb: Tensor) -> Tensor:
+def temporal_block(
+    block: TemporalResnetBlock, input_tensor: Tensor, temb: Tensor, choose: Callable[[Tensor], Pointwise] = eagerly
+) -> Tensor:
     """The same over frames. [B, C, T, H, W], [B, T, D]."""
     input_BCTHW = input_tensor
-    hidden_BCTHW = block.conv1(normed_silu(block.norm1, input_BCTHW))
+    hidden_BCTHW = block.conv1(normed_silu(block.norm1, input_BCTHW, choose(input_BCTHW)))
     if block.time_emb_proj is not None:
         temb_BCT = block.time_emb_proj(functional.silu(temb)).transpose(1, 2)
         hidden_BCTHW = hidden_BCTHW + temb_BCT[..., None, None]
-    hidden_BCTHW = block.conv2(normed_silu(block.norm2, hidden_BCTHW))
+    hidden_BCTHW = block.conv2(normed_silu(block.norm2, hidden_BCTHW, choose(hidden_BCTHW)))
     return (input_BCTHW if block.conv_shortcut is None else block.conv_shortcut(input_BCTHW)) + hidden_BCTHW
+
+
+CHOOSING = (gated, spatial_block, temporal_block)
+"""Forward passes that ask who computes them."""

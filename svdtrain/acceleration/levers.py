@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from svdtrain.acceleration.attention import attention_in_parts
 from svdtrain.acceleration.frozen_modules import frozen_operations
 from svdtrain.acceleration.fused_lora import fused_lora
+from svdtrain.acceleration.fused_pointwise import fused_pointwise
 from svdtrain.acceleration.one_token import one_token_attention
 from svdtrain.acceleration.patches import Patches
 from svdtrain.acceleration.temporal_convolution import conv3d_as_conv2d
@@ -23,6 +24,7 @@ Lever = Callable[["nn.Module", Patches], str]
 
 LEVERS: Mapping[str, Lever] = {
     "frozen_operations": frozen_operations,
+    "fused_pointwise": fused_pointwise,
     "conv3d_as_conv2d": conv3d_as_conv2d,
     "fused_lora": fused_lora,
     "attention_in_parts": attention_in_parts,

@@ -141,7 +141,8 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         rates = {half: settings.learning_rate for half, settings in spec.halves.items()}
     accelerate(family.denoiser, config.speed.levers)
     blocks, mode = family.spec.repeated_blocks, config.speed.mode
-    compiled = None if mode == "eager" else compile_blocks(family.denoiser, blocks, mode)
+    if mode != "eager":
+        compile_blocks(family.denoiser, blocks, mode)
     recompute(family.denoiser, config.memory.rung, blocks)
     optimizer = config.optimizer
     precision = choose_precision(config.trainer.precision, choose_device(config.trainer.device))
@@ -163,7 +164,6 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         image_dropout=config.model.image_dropout,
         cache=EncodingCache() if config.data.cache in ("auto", "memory") and config.data.order == "exact" else None,
         denoiser_dtype=DTYPES[precision],
-        compiled=compiled,
     )
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from svdtrain.acceleration.compiled import Compiled
     from svdtrain.families.protocol import ModelFamily
     from svdtrain.types import ClipBatch, Conditions
 
@@ -65,7 +64,6 @@ class FineTuning(pl.LightningModule):
         image_dropout: float,
         cache: EncodingCache | None,
         denoiser_dtype: torch.dtype,
-        compiled: Compiled | None = None,
     ) -> None:
         super().__init__()
         self.family = family
@@ -77,7 +75,6 @@ class FineTuning(pl.LightningModule):
         self.condition_dropout, self.image_dropout = condition_dropout, image_dropout
         self.cache = cache
         self.denoiser_dtype = denoiser_dtype
-        self.compiled = compiled
         self.encoded_ahead = False
         """Every batch comes with its encodings."""
         self.seconds: dict[str, float] = {"encode": 0.0, "denoise": 0.0, "backward": 0.0}

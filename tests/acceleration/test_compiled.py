@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from svdtrain.acceleration.compiled import CACHE, compile_blocks
+from svdtrain.acceleration.compiled import compile_blocks
+from svdtrain.acceleration.compiling import CACHE, CompileClock
 from svdtrain.acceleration.levers import LEVERS, accelerate
 from svdtrain.acceleration.recompute import recompute
 from svdtrain.families.svd import SPEC
@@ -62,9 +63,10 @@ def test_compiled_blocks_compute_the_same_on_a_rung(
     compiled = compile_blocks(network, SPEC.repeated_blocks, "compile")
     recompute(network, rung, SPEC.repeated_blocks)
     assert len(compiled) > 2
-    during = answer(network)
+    with CompileClock() as clock:
+        during = answer(network)
     assert not compiled.failed
-    assert compiled.seconds > 0
+    assert clock.seconds > 0
     assert distance(during, before) < 1e-5
 
 

@@ -31,6 +31,7 @@ EXACT = 0.0
 CASES = (
     Case("one_token_attention", 1e-12, 1e-5, ("svd", "unet3d", "i2vgen_xl", "animatediff")),
     Case("frozen_operations", EXACT, EXACT, tuple(DENOISERS)),
+    Case("fused_pointwise", EXACT, EXACT, ("svd", "unet3d", "i2vgen_xl", "animatediff")),
     Case("fused_lora", 1e-12, 1e-5, tuple(DENOISERS)),
     Case("conv3d_as_conv2d", 1e-12, 1e-5, ("svd", "unet3d", "i2vgen_xl")),
     Case("attention_in_parts", 1e-12, 1e-5, tuple(DENOISERS)),

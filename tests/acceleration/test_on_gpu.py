@@ -13,7 +13,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from svdtrain.acceleration import fused_pointwise
 from svdtrain.acceleration.attention import attention_kernels, kernel_at_work
+from svdtrain.acceleration.compiling import CACHE, CompileClock
 from svdtrain.acceleration.flat import FlatParameters
 from svdtrain.acceleration.levers import LEVERS, accelerate
 from svdtrain.acceleration.recompute import RUNGS, recompute
@@ -72,6 +74,28 @@ def test_all_levers_together_change_no_result(
     with attention_kernels():
         assert distance(answer(denoiser, name, dtype), before) < bound
     accelerated.close()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_fused_passes_change_no_result_on_any_rung(
+    dtype: torch.dtype, bound: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However small the tensors."""
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(fused_pointwise, "LEAST", 0)
+    denoiser = on_gpu(adapted("svd", torch.float32), dtype)
+    accelerated = accelerate(denoiser, set(LEVERS) - {"fused_pointwise"})
+    before = answer(denoiser, "svd", dtype)
+    accelerated.close()
+    accelerate(denoiser, LEVERS)
+    with CompileClock() as clock:
+        for rung in RUNGS:
+            patches = recompute(denoiser, rung, SPEC.repeated_blocks)
+            assert distance(answer(denoiser, "svd", dtype), before) < bound, rung
+            patches.close()
+    assert "compiling failed" not in caplog.text
+    assert clock.seconds > 0
 
 
 def test_every_rung_gives_the_gradients_of_none() -> None:

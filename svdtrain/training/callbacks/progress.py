@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from svdtrain.acceleration.compiling import CompileClock
 from svdtrain.data.loading import ClipLoader
 from svdtrain.training.strategy import FlatReduction, sent_per_step
 
@@ -25,10 +26,15 @@ class StepProgress(Callback):
     def __init__(self, console: Console, log_every: int) -> None:
         self.console, self.log_every = console, log_every
         self.bar: Progress | None = None
+        self.compile_clock = CompileClock()
         self.training_seconds = 0.0
         self.steps = 0
         self.clips = 0
         self.smooth_loss = 0.0
+
+    def setup(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        """Other callbacks may compile before the first step."""
+        self.compile_clock.start()
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:  # noqa: ARG002
         """Start the bar where a resumed run stands."""
@@ -94,7 +100,7 @@ class StepProgress(Callback):
             "clips_per_second": round(self.clips / total, 3),
             "share_waiting_for_data": round(loader.waited_seconds / total, 4),
             "share_outside_denoiser": round(1 - inside / total, 4),
-            "compile_seconds": round(module.compiled.seconds, 2) if module.compiled else 0.0,
+            "compile_seconds": round(self.compile_clock.seconds, 2),
             "bytes_sent_per_step": sent_per_step(reduced, ranks),
         }
 
@@ -110,10 +116,12 @@ class StepProgress(Callback):
 
     def on_train_end(self, *_: Any) -> None:  # noqa: ANN401
         """Leave the terminal as it was."""
+        self.compile_clock.close()
         if self.bar:
             self.bar.stop()
 
     def on_exception(self, *_: Any) -> None:  # noqa: ANN401
         """Likewise when the run breaks."""
+        self.compile_clock.close()
         if self.bar:
             self.bar.stop()
