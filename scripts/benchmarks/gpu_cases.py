@@ -48,7 +48,7 @@ class Case:
 
 COMPILED = ("strong_checkpointing", "ours", "ours_compiled")
 CASES = (
-    Case(14, 576, 1024, variants=(*BASELINES, *OURS, "ours_unfused"), rounds=6),
+    Case(14, 576, 1024, variants=(*BASELINES, *OURS, "ours_fused"), rounds=6),
     Case(25, 576, 1024, rounds=3),
     Case(14, 256, 256, rounds=10),
     Case(14, 576, 1024, variants=COMPILED, rounds=5),

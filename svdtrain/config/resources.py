@@ -29,8 +29,8 @@ class SpeedConfig(Strict):
     """Cross-attention over one token without its attention. Exact."""
     frozen_operations: bool = True
     """Frozen convolutions, norms and GEGLUs keep less for the backward pass. Equal to the bit."""
-    fused_pointwise: bool = True
-    """On a GPU, norms, GEGLUs and blends of large tensors by kernels that torch.compile writes at the first step. Exact."""
+    fused_pointwise: bool = False
+    """On a GPU, norms, GEGLUs and blends of large tensors by kernels that torch.compile writes at the first step."""
     fused_lora: bool = True
     """A LoRA and its linear layer as one operation, in the base's precision with fp32 masters: no autocast. Exact."""
     conv3d_as_conv2d: bool = True
