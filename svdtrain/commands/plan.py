@@ -15,7 +15,6 @@ from svdtrain.foundation.files import packaged
 from svdtrain.foundation.out_of_memory import shown_size
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.planning.cards import CARDS, CONTEXT, MARGIN, card_of
-from svdtrain.planning.disk import bytes_of_fit
 from svdtrain.planning.ladder import with_rung
 from svdtrain.planning.plan import plan
 from svdtrain.planning.relief import MOST_MENDS, mends
@@ -41,14 +40,13 @@ def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
     data = _data(config)
     clips = data.describe().train_clips if data else None
     found = plan(config, build.build_module, chosen, sizes=data.sizes if data else (), clips=clips, price=config.price)
-    disk = bytes_of_fit(config, build.build_module)
     least = _less(config, found, data) if not any(one.rung for one in found.cards) else []
     console = Console(highlight=False, soft_wrap=True)
     if config.format == "json":
-        told = {"model": config.model.name, "published_sizes": published, "clips": clips, "run_folder_bytes": disk}
+        told = {"model": config.model.name, "published_sizes": published, "clips": clips}
         console.print_json(json.dumps({**told, **found.as_json(), "needs_less": least}))
         return
-    _tell(console, config, found, disk, clips, published=published)
+    _tell(console, config, found, clips, published=published)
     for words in least:
         console.print(f"needs less     {words}")
 
@@ -81,7 +79,7 @@ def _less(config: PlanConfig, found: Plan, data: ClipDataModule | None) -> list[
     return [f"{one.words} memory={rung} ({shown_size(one.peak)})" for one in islice(changes, MOST_MENDS)]
 
 
-def _tell(console: Console, config: PlanConfig, found: Plan, disk: int, clips: int | None, *, published: bool) -> None:
+def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, *, published: bool) -> None:
     model, adapter, trainer = config.model, config.adapter, config.trainer
     size = f"{model.frames} frames of {model.height} x {model.width}"
     what = "all weights" if adapter.kind == "full" else f"{adapter.kind} on {adapter.modules.replace('_', ' ')}"
@@ -94,7 +92,7 @@ def _tell(console: Console, config: PlanConfig, found: Plan, disk: int, clips: i
     )
     known = f"{clips:,} clips" if clips is not None else "clips unknown"
     console.print(
-        f"on disk        {shown_size(disk)} for the run folder; a latent cache takes "
+        f"on disk        {shown_size(found.run_folder_bytes)} for the run folder; a latent cache takes "
         f"{shown_size(found.window_bytes)} for each window of a clip ({known})"
     )
     alone = found.cards[0].card if len(found.cards) == 1 else None

@@ -12,6 +12,7 @@ from svdtrain.foundation.errors import ModelError, UsageError
 from svdtrain.foundation.hardware import is_first_rank
 from svdtrain.foundation.space import refuse_full, refuse_unwritable
 from svdtrain.planning.disk import bytes_of_fit
+from svdtrain.planning.training_step import blank_family
 from svdtrain.reporting.run_lock import locked
 from svdtrain.reporting.run_record import RunRecord, newest_run, refuse_taken, versions
 from svdtrain.training.build import build_module
@@ -49,7 +50,7 @@ def going_on(config: FitConfig, held: ExitStack) -> Path | None:
             refuse_taken(place)
             held.enter_context(locked(place))
         refuse_unwritable(place)
-        refuse_full(place, bytes_of_fit(config, build_module))
+        refuse_full(place, bytes_of_fit(config, blank_family(config, build_module)))
     return folder
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from svdtrain.planning.training_step import blank_family
-
 if TYPE_CHECKING:
     from svdtrain.config.schema import FitConfig
-    from svdtrain.planning.training_step import Adapt
+    from svdtrain.families.protocol import ModelFamily
 
 SMALL = 2_000_000
 """Records, metrics, headers, and a margin."""
@@ -16,13 +14,13 @@ COMPRESSED = 0.25
 """Of a video's bytes, at most what its file takes."""
 
 
-def bytes_of_fit(config: FitConfig, adapt: Adapt) -> int:
+def bytes_of_fit(config: FitConfig, family: ModelFamily) -> int:
     """The most that a run folder holds at a time: checkpoints and one that is being written, adapters, samples.
 
-    `adapt` makes a family's denoiser what is trained. ModelError where the model's configuration files are not there.
+    family: as it is trained; its weights need not be there.
     """
     trainer, looks = config.trainer, config.validation
-    parameters = list(blank_family(config, adapt).denoiser.parameters())
+    parameters = list(family.denoiser.parameters())
     trained = 4 * sum(p.numel() for p in parameters if p.requires_grad)
     video = 3 * config.model.frames * config.model.height * config.model.width
     checkpoint = trained * (3 + (config.optimizer.ema_decay is not None)) + looks.sample_inputs * video

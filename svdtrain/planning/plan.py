@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from svdtrain.acceleration.recompute import RUNGS
 from svdtrain.planning.cards import CARDS, LINK, seconds
+from svdtrain.planning.disk import bytes_of_fit
 from svdtrain.planning.ladder import bytes_of
 from svdtrain.planning.memory import MemoryPrediction
-from svdtrain.planning.training_step import ENCODING, blank_family, predict_rungs
+from svdtrain.planning.training_step import ENCODING, blank_family, plain, predict_rungs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +69,8 @@ class Plan:
     frozen_around: int
     """Of the encoders and what else is around it."""
     trained: int
+    run_folder_bytes: int
+    """At most, at a time."""
     window_bytes: int
     """Of one clip's window in a latent cache."""
     step: Step
@@ -80,7 +83,10 @@ class Plan:
             for name, peak in self.step.memory.items()
             for costs in (self.step.costs[name],)
         }
-        told = {name: getattr(self, name) for name in ("parameters", "frozen_around", "trained", "window_bytes")}
+        told = {
+            name: getattr(self, name)
+            for name in ("parameters", "frozen_around", "trained", "run_folder_bytes", "window_bytes")
+        }
         return {**told, "rungs": rungs, "cards": [asdict(card) for card in self.cards]}
 
 
@@ -98,16 +104,20 @@ def plan(
     clips: of the dataset, where it is known; each is encoded once. price: an hour of one GPU, in any currency.
     """
     costs: dict[str, Costs] = {}
-    ahead = config.data.cache == "disk"
-    memory = dict(predict_rungs(config, adapt, RUNGS, sizes=sizes, encoded_ahead=ahead, on_gpu=True, costs=costs))
-    step = Step(memory, costs, encodes=config.data.cache == "none")
-    family = blank_family(config, adapt)
+    family = blank_family(plain(config), adapt)
     trained = [p.numel() for p in family.denoiser.parameters() if p.requires_grad]
     base = sum(p.numel() for p in family.denoiser.parameters())
+    disk = bytes_of_fit(config, family)
+    ahead = config.data.cache == "disk"
+    memory = dict(
+        predict_rungs(config, adapt, RUNGS, sizes=sizes, encoded_ahead=ahead, family=family, on_gpu=True, costs=costs)
+    )
+    step = Step(memory, costs, encodes=config.data.cache == "none")
     return Plan(
         base if config.adapter.kind == "full" else base - sum(trained),
         sum(p.numel() for part in family.frozen().values() for p in part.parameters()),
         sum(trained),
+        disk,
         _window_bytes(config, costs[ENCODING].kept),
         step,
         [_on_card(config, step, name, clips, price) for name in cards],

@@ -112,7 +112,7 @@ def _kinds(result: Any) -> Any:  # noqa: ANN401
     results = [result] if single else result
     if not isinstance(results, list | tuple) or not all(r is None or type(r) is FakeTensor for r in results):
         return Ellipsis
-    if any(r is not None and (r.fake_device != CPU or r.storage_offset()) for r in results):
+    if any(isinstance(r, FakeTensor) and (r.fake_device != CPU or r.storage_offset()) for r in results):
         return Ellipsis
     kinds = [None if r is None else (r.shape, r.stride(), r.dtype) for r in results]
     return (None if single else type(result), kinds)

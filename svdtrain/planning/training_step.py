@@ -60,15 +60,17 @@ def predict_rungs(
     *,
     sizes: Sizes = (),
     encoded_ahead: bool = False,
+    family: ModelFamily | None = None,
     on_gpu: bool | None = None,
     costs: dict[str, Costs] | None = None,
 ) -> Iterator[tuple[str, MemoryPrediction]]:
     """The same for each of these rungs, whatever the settings' is; each is worked out when it is asked for.
 
-    What offload lets wait in the CPU's memory is not in the figure. on_gpu: null, as it is here. costs: gets the operations
-    of each rung's step, and, apart from them, of encoding its clips as ENCODING.
+    What offload lets wait in the CPU's memory is not in the figure. family: as plain settings have it, where it is there
+    already. on_gpu: None, as it is here. costs: gets the operations of each rung's step, and, apart from them, of encoding
+    its clips as ENCODING.
     """
-    family, precision = blank_family(plain(config), adapt), choose_precision_of(config)
+    family, precision = family or blank_family(plain(config), adapt), choose_precision_of(config)
     for tensor in (*family.denoiser.parameters(), *family.denoiser.buffers()):
         if not tensor.requires_grad and tensor.is_floating_point():
             tensor.data = tensor.data.to(DTYPES[precision])

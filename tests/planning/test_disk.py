@@ -8,6 +8,7 @@ import pytest
 
 from svdtrain.commands import fit
 from svdtrain.planning.disk import SMALL, bytes_of_fit
+from svdtrain.planning.training_step import blank_family
 from svdtrain.training.build import build_module
 from tests.planning.settings import settings_of
 from tests.tiny_models import save_tiny_svd
@@ -34,7 +35,7 @@ def test_a_run_folder_holds_no_more_and_not_much_less(words: list[str], tmp_path
     held = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
     for file in model.rglob("*.safetensors"):
         file.unlink()
-    said = bytes_of_fit(config, build_module)
+    said = bytes_of_fit(config, blank_family(config, build_module))
     assert held < said < 2.2 * held + SMALL
 
 
@@ -42,8 +43,9 @@ def test_every_weight_counts_where_all_are_trained(tmp_path: Path) -> None:
     """Weights and two moments for each of 2 + 1 + 1 checkpoints, weights alone for the result, old and new."""
     words = ["adapter.kind=full", "trainer.keep_checkpoints=2", *OFTEN, "validation.sample_inputs=0"]
     full, averaged = (
-        bytes_of_fit(settings_of("svd", tmp_path, *words, *more), build_module)
+        bytes_of_fit(config, blank_family(config, build_module))
         for more in ([], ["optimizer.ema_decay=0.9"])
+        for config in (settings_of("svd", tmp_path, *words, *more),)
     )
     denoiser = (full - SMALL) / (4 * 3 + 2)
     assert averaged - full == 4 * denoiser
