@@ -67,7 +67,7 @@ def _speed(console: Console, config: FitConfig, trained: int) -> None:
         console.print(
             f"fused_lora     not for adapter.kind={config.adapter.kind}, which peft computes", highlight=False
         )
-    if (ranks := config.trainer.devices) > 1:
+    if (ranks := config.trainer.ranks) > 1:
         sent = sent_per_step(4 * trained, ranks) / 1e6
         console.print(f"ranks          {ranks}; each sends {sent:.1f} MB of gradients a step", highlight=False)
 

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 HUNG = 400
 """Seconds after which a run never ends: a machine that others use took 121 for one that takes 22."""
 TWO = ["trainer.devices=2", "data.batch_size=1", "trainer.save_every=2"]
+EIGHT = [*TWO, "trainer.max_steps=8", "optimizer.ema_decay=0.9"]
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +55,19 @@ def mark(run: Path) -> str:
     return hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.fixture(scope="module")
+def whole(places: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The result of two ranks of one machine that nothing happens to."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    child = started(fit_words(*places, *EIGHT, f"run_dir={run}"))
+    assert child.communicate(timeout=HUNG)[1] == ""
+    return mark(run)
+
+
 def test_a_supervised_run_that_loses_a_rank_ends_as_one_that_does_not(
-    places: tuple[Path, Path], tmp_path: Path
+    places: tuple[Path, Path], whole: str, tmp_path: Path
 ) -> None:
-    words = [*TWO, "trainer.max_steps=8", "optimizer.ema_decay=0.9"]
-    whole = started(fit_words(*places, *words, f"run_dir={tmp_path / 'whole'}"))
-    assert whole.communicate()[1] == ""
-    child = started(fit_words(*places, *words, f"run_dir={tmp_path / 'lost'}", "supervise=2"))
+    child = started(fit_words(*places, *EIGHT, f"run_dir={tmp_path / 'lost'}", "supervise=2"))
     read_to(child, "step 3/")
     lost = rank_of(child.pid, 1)
     os.kill(lost, signal.SIGKILL)
@@ -67,7 +76,7 @@ def test_a_supervised_run_that_loses_a_rank_ends_as_one_that_does_not(
     assert f"warning: rank 1 (process {lost}) was killed by SIGKILL at step" in errors
     assert "restart 1 of 2" in errors
     assert "error:" not in errors
-    assert mark(tmp_path / "lost") == mark(tmp_path / "whole")
+    assert mark(tmp_path / "lost") == whole
     assert json.loads((tmp_path / "lost" / "run.json").read_text())["state"] == "done"
     assert "step 8/8" in said
 
@@ -130,6 +139,37 @@ def test_ranks_of_torchrun_and_slurm_stop_and_save_alike(
     if number == signal.SIGUSR1:
         assert [task.returncode for task in tasks] == [75, 0], ended
         assert asked.read_text() == f"requeue {slurm['SLURM_JOB_ID']}\n", "once, by the first rank"
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def test_two_machines_train_what_two_ranks_of_one_do(places: tuple[Path, Path], whole: str, tmp_path: Path) -> None:
+    """Begun by two launchers of torchrun on loopback, of which one gets SIGTERM; ended by two tasks as srun starts them."""
+    run = tmp_path / "run"
+    words = fit_words(*places, *EIGHT, "trainer.devices=1", "trainer.nodes=2", f"run_dir={run}")
+    place = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--nnodes=2", "--nproc-per-node=1"]
+    torchrun = ["-m", "torch.distributed.run", *place, "-m", "svdtrain"]
+    machines = [started(words, *torchrun) for _ in range(2)]
+    while not checkpoints(run):
+        assert all(machine.poll() is None for machine in machines), [one.communicate() for one in machines]
+        time.sleep(0.02)
+    machines[1].terminate()
+    said = [machine.communicate(timeout=HUNG) for machine in machines]
+    record = json.loads((run / "run.json").read_text())
+    assert record["state"] == "stopped", said
+    assert record["step"] == step_of(checkpoints(run)[-1]) < 8
+    assert sum(out.count("stopped at step") for out, _ in said) == 1, "one rank speaks"
+    slurm = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
+    slurm |= {"SLURM_JOB_ID": f"{os.getpid() % 9000}"}
+    tasks = [started(words, **slurm, SLURM_PROCID=number, SLURM_NODEID=number) for number in "01"]
+    said = [task.communicate(timeout=HUNG) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert json.loads((run / "run.json").read_text())["state"] == "done"
+    assert mark(run) == whole
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all_alike(places: tuple[Path, Path], tmp_path: Path) -> None:
