@@ -81,6 +81,8 @@ def _check_fit(config: FitConfig) -> None:
     _check_streaming(config.data, config.model)
     if config.trainer.requeue and not (config.run_dir or config.resume):
         raise UsageError("trainer.requeue: the job that is queued again would begin a new run", "run_dir=FOLDER")
+    if config.trainer.nodes > 1 and config.privacy == "airgapped":
+        raise UsageError("trainer.nodes: ranks of several machines meet, and privacy is airgapped", "trainer.nodes=1")
     for key, what in (("buckets", "clips of many sizes"), ("stills", "clips of one frame")):
         if config.model.fixed_size and getattr(config.data, key):
             only = f"{config.model.frames} frames of {config.model.height} x {config.model.width}"

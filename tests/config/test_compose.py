@@ -83,6 +83,7 @@ def composed(*arguments: str, command: str = "fit") -> Any:  # noqa: ANN401
             [RECIPE, "data.horizontal_flip=maybe"],
             "data.horizontal_flip: 'maybe' is not allowed; wanted true or false",
         ),
+        ([RECIPE, "trainer.nodes=2", "privacy=airgapped"], "trainer.nodes: ranks of several machines meet"),
         ([RECIPE, "memory.budget=24"], "memory.budget: 24 is not allowed; wanted something like 24GiB or null"),
         ([RECIPE, "name=../x"], "name: '../x' is not allowed; wanted text that matches ^[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
         ([RECIPE, "model.fps=${modle.fps}"], "model.fps: Interpolation key 'modle.fps' not found"),

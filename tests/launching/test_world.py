@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from svdtrain.cli import main
 from svdtrain.foundation.errors import UsageError
 from svdtrain.launching.slurm import first_host
 from svdtrain.launching.world import refuse_other_world
@@ -72,6 +73,14 @@ def test_another_world_is_refused(
     with pytest.raises(UsageError) as refused:
         refuse_other_world(devices, nodes)
     assert (refused.value.message, refused.value.hint) == (said, hint)
+
+
+def test_several_machines_want_a_launcher(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "config=style_lora", "trainer.nodes=2", "trainer.devices=8"]) == 2
+    assert capsys.readouterr().err == (
+        "error: trainer.nodes=2: no launcher has started the processes of these machines\n"
+        "hint: torchrun --nnodes=2 --nproc-per-node=8 … -m svdtrain fit … on each of them, or srun\n"
+    )
 
 
 def test_a_task_of_srun_has_the_names_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
