@@ -31,7 +31,7 @@ def run(config: FitConfig, overrides: list[str]) -> int:
     if trainer.nodes > 1:
         raise UsageError(
             f"trainer.nodes={trainer.nodes}: no launcher has started the processes of these machines",
-            f"torchrun --nnodes={trainer.nodes} --nproc-per-node={trainer.devices} … -m svdtrain fit … on each of them, or srun",
+            f"torchrun --nnodes={trainer.nodes} --nproc-per-node={trainer.devices} … -m svdtrain fit … on each, or srun",
         )
     job = {"command": "fit", "config": config.model_dump(mode="json"), "overrides": overrides}
     command = [sys.executable, "-m", "svdtrain", *["--debug"] * ("--debug" in sys.argv), "--job"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from svdtrain.acceleration.recompute import recompute
+from svdtrain.acceleration.sharding import bytes_elsewhere
 from svdtrain.diffusion.objective import mean_error_per_clip
 from svdtrain.families.build import build_family
 from svdtrain.foundation.garbage import uncollected
@@ -68,6 +70,10 @@ def predict_rungs(
         with uncollected(stays=False), without_content(networks):
             predicted = _measured(config, family, sizes=sizes, encoded_ahead=encoded_ahead)
         patches.close()
+        if config.memory.shard_base:
+            blocks, size = family.spec.repeated_blocks, DTYPES[precision].itemsize
+            elsewhere = bytes_elsewhere(family.denoiser, blocks, size, config.trainer.devices)
+            predicted = replace(predicted, weights=predicted.weights - elsewhere)
         yield rung, predicted
 
 

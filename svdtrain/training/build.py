@@ -164,6 +164,7 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         cache=EncodingCache() if config.data.cache in ("auto", "memory") and config.data.order == "exact" else None,
         denoiser_dtype=DTYPES[precision],
         compiled=compiled,
+        shard_base=config.memory.shard_base,
     )
 
 

@@ -79,7 +79,7 @@ def test_several_machines_want_a_launcher(capsys: pytest.CaptureFixture[str]) ->
     assert main(["fit", "config=style_lora", "trainer.nodes=2", "trainer.devices=8"]) == 2
     assert capsys.readouterr().err == (
         "error: trainer.nodes=2: no launcher has started the processes of these machines\n"
-        "hint: torchrun --nnodes=2 --nproc-per-node=8 … -m svdtrain fit … on each of them, or srun\n"
+        "hint: torchrun --nnodes=2 --nproc-per-node=8 … -m svdtrain fit … on each, or srun\n"
     )
 
 
