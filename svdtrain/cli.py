@@ -119,7 +119,6 @@ def _job(file: Path) -> int:
     config = command.settings().model_validate(job["config"])
     if getattr(config, "privacy", "") == "airgapped":
         airgap.close_network()
-    redact_logs()
     code = _imported(command)(config, job["overrides"])
     if fault := airgap.refusal():
         raise fault
@@ -127,6 +126,8 @@ def _job(file: Path) -> int:
 
 
 def _imported(command: Command) -> Callable[[Any, list[str]], int | None]:
+    """In the process that runs it: a launcher of Hydra may have another than this one."""
+    redact_logs()
     with uncollected(stays=True):
         return import_module(command.module).run
 

@@ -146,12 +146,11 @@ def save_tiny_cogvideox(
         time_embed_dim=8,
         ofs_embed_dim=8 if newer and image else None,
         text_embed_dim=32,
-        num_layers=2,
         sample_width=SIZE // 4,
         sample_height=SIZE // 4,
         sample_frames=9,
         max_text_seq_length=8,
-        **options | network,
+        **{"num_layers": 2} | options | network,
     ).save_pretrained(folder / "transformer")
     blocks: dict[str, Any] = {
         "block_out_channels": (8, 8, 8),

@@ -60,7 +60,7 @@ def run(config: FitConfig, overrides: list[str]) -> int:
             leave_with_launcher()
             pulse = held.enter_context(_pulse(config.trainer.watchdog, beats))
         notice = held.enter_context(Notice(speaks=is_first_rank()).heard())
-        held.enter_context(joined(config.trainer.devices, choose_device(config.trainer.device)))
+        held.enter_context(joined(choose_device(config.trainer.device)))
         return _run(config, overrides, console, held, notice, pulse)
 
 
@@ -81,7 +81,7 @@ def _run(
     record = opened(given, folder, overrides, held)
     checkpoint = checkpoint_of(config, record, base_fingerprint)
     if checkpoint:  # before anything is written
-        data.changes(FolderCheckpoint().load_checkpoint(checkpoint)[type(data).__qualname__], config.trainer.devices)
+        data.changes(FolderCheckpoint().load_checkpoint(checkpoint)[type(data).__qualname__], config.trainer.ranks)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
     record.update(state="running", rung=config.memory.rung)
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
@@ -126,7 +126,7 @@ def _run(
 
 def _about(config: FitConfig, data: ClipDataModule, base: str) -> dict[str, Any]:
     """What each checkpoint's manifest says."""
-    told = {"base": base, "dataset": data.describe().fingerprint, "world_size": config.trainer.devices}
+    told = {"base": base, "dataset": data.describe().fingerprint, "world_size": config.trainer.ranks}
     return told | {"versions": versions()}
 
 
@@ -153,5 +153,5 @@ def _settled(pulse: Pulse | None, run_dir: Path, trainer: TrainerConfig, held: E
         return pulse
     pulse = held.enter_context(_pulse(trainer.watchdog, None, run_dir))
     if trainer.watchdog:
-        held.enter_context(Watchdog(pulse, pulse.folder, trainer.watchdog, trainer.devices))
+        held.enter_context(Watchdog(pulse, pulse.folder, trainer.watchdog, trainer.ranks))
     return pulse

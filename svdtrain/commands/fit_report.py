@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from svdtrain.acceleration.attention import kernel_at_work
+from svdtrain.acceleration.sharding import bytes_of_blocks, gathered_per_batch
 from svdtrain.families.registry import spec_of
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision, is_first_rank
 from svdtrain.training.strategy import sent_per_step
@@ -51,15 +52,15 @@ def introduce(
         console.print(f"encoded before, in {latents.folder}", highlight=False, soft_wrap=True)
     if rung and rung.predicted:
         console.print(rung.why, highlight=False, soft_wrap=True)
-    _speed(console, config, trained)
+    _speed(console, config, family, trained)
     console.print(f"run folder {record.run_dir}", highlight=False)
 
 
-def _speed(console: Console, config: FitConfig, trained: int) -> None:
+def _speed(console: Console, config: FitConfig, family: ModelFamily, trained: int) -> None:
     """What decides how fast it goes, where that is not as usual."""
     model, device = config.model, choose_device(config.trainer.device)
+    dtype = DTYPES[choose_precision(config.trainer.precision, device)]
     if device == "cuda" and is_first_rank():
-        dtype = DTYPES[choose_precision(config.trainer.precision, device)]
         tokens = (model.height // 8) * (model.width // 8)
         kernel = kernel_at_work(tokens, 64, dtype, device, config.speed.attention)
         console.print(f"attention      {kernel}", highlight=False)
@@ -67,9 +68,13 @@ def _speed(console: Console, config: FitConfig, trained: int) -> None:
         console.print(
             f"fused_lora     not for adapter.kind={config.adapter.kind}, which peft computes", highlight=False
         )
-    if (ranks := config.trainer.devices) > 1:
-        sent = sent_per_step(4 * trained, ranks) / 1e6
-        console.print(f"ranks          {ranks}; each sends {sent:.1f} MB of gradients a step", highlight=False)
+    if (ranks := config.trainer.ranks) > 1:
+        sent = f"{sent_per_step(4 * trained, ranks) / 1e6:.1f} MB of gradients"
+        if config.memory.shard_base:
+            shared = bytes_of_blocks(family.denoiser, family.spec.repeated_blocks, dtype.itemsize)
+            base = config.trainer.accumulate * gathered_per_batch(shared, config.trainer.devices)
+            sent += f" and {base / 1e6:,.1f} MB of the base"
+        console.print(f"ranks          {ranks}; each sends {sent} a step", highlight=False)
 
 
 def tell(

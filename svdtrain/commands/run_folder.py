@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svdtrain.adapters.fingerprint import differences
 from svdtrain.config.changes import refuse_changes
-from svdtrain.foundation.errors import ModelError, UsageError
+from svdtrain.foundation.errors import ModelError, SystemFault, UsageError
 from svdtrain.foundation.hardware import is_first_rank
 from svdtrain.foundation.space import refuse_full, refuse_unwritable
 from svdtrain.planning.disk import bytes_of_fit
@@ -17,7 +19,7 @@ from svdtrain.reporting.run_lock import locked
 from svdtrain.reporting.run_record import RunRecord, newest_run, refuse_taken, versions
 from svdtrain.training.build import build_module
 from svdtrain.training.checkpoint import about_checkpoint, newest_whole, remove_staged, step_of
-from svdtrain.training.ranks import from_first
+from svdtrain.training.ranks import from_first, rank
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+APPEARS = 90.0
+"""Seconds until a network's folder shows on one machine what another has made: NFS may remember for 60 that it is not there."""
 EXACT = ("svdtrain", "torch", "diffusers", "transformers")
 """Whose versions may round differently."""
 
@@ -57,7 +61,7 @@ def going_on(config: FitConfig, held: ExitStack) -> Path | None:
 def opened(config: FitConfig, folder: Path | None, overrides: list[str], held: ExitStack) -> RunRecord:
     """The record of a new run, its folder held, or of the one that goes on; ranks have the first one's."""
     if not is_first_rank():
-        return RunRecord.reopen(Path(from_first(None)), writes=False)
+        return RunRecord.reopen(_seen(Path(from_first(None))), writes=False)
     settings = config.model_dump(mode="json")
     if folder:
         record = RunRecord.reopen(folder)
@@ -71,12 +75,25 @@ def opened(config: FitConfig, folder: Path | None, overrides: list[str], held: E
     return record
 
 
+def _seen(folder: Path) -> Path:
+    """The run's folder, made by another machine perhaps. Raises SystemFault where it does not appear here."""
+    deadline = time.monotonic() + APPEARS
+    while not (folder / "run.json").exists():
+        if time.monotonic() > deadline:
+            raise SystemFault(
+                f"{folder}: rank {rank()} on {socket.gethostname()} does not see the folder that the first rank writes to",
+                "run_dir=FOLDER on a disk that all machines share, by the same path",
+            )
+        time.sleep(0.2)
+    return folder
+
+
 def checkpoint_of(config: FitConfig, record: RunRecord, base: str) -> Path | None:
     """The newest whole checkpoint of a run that goes on with these settings, on this base; None where it has saved none.
 
     Raises UsageError for a run that is complete, ModelError where no checkpoint is whole, or for another base.
     """
-    newest, passed_over = newest_whole(record.run_dir)
+    newest, passed_over = from_first(newest_whole(record.run_dir))  # a network's folder may show ranks different ones
     if not newest and passed_over:
         raise ModelError(f"{passed_over[0]}; none of its checkpoints is whole", "start a new run, in another folder")
     if not newest:

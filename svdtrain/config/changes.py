@@ -17,7 +17,7 @@ HARMLESS = re.compile(
     r"|batch_size|data_fps)"
     r"|data\.(source|workers|batch_size|cache|cache_dir|cache_dtype|shard_cache|shard_cache_gb|decode_deadline|verify|allow_change"
     r"|on_bad_sample|max_bad_fraction)"
-    r"|trainer\.(max_steps|precision|device|devices|save_every|keep_checkpoints|keep_adapters|keep_best|log_every|compare_every|watchdog|requeue)"
+    r"|trainer\.(max_steps|precision|device|devices|nodes|save_every|keep_checkpoints|keep_adapters|keep_best|log_every|compare_every|watchdog|requeue)"
     r"|adapter\.rank"
 )
 """What only says where and how fast, what is looked at, what others refer to, or what is checked by its content: base, data

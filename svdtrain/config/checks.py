@@ -81,6 +81,10 @@ def _check_fit(config: FitConfig) -> None:
     _check_streaming(config.data, config.model)
     if config.trainer.requeue and not (config.run_dir or config.resume):
         raise UsageError("trainer.requeue: the job that is queued again would begin a new run", "run_dir=FOLDER")
+    if config.trainer.nodes > 1 and config.privacy == "airgapped":
+        raise UsageError("trainer.nodes: ranks of several machines meet, and privacy is airgapped", "trainer.nodes=1")
+    if config.memory.shard_base:
+        _check_sharding(config)
     for key, what in (("buckets", "clips of many sizes"), ("stills", "clips of one frame")):
         if config.model.fixed_size and getattr(config.data, key):
             only = f"{config.model.frames} frames of {config.model.height} x {config.model.width}"
@@ -96,6 +100,18 @@ def _check_fit(config: FitConfig) -> None:
         raise UsageError(seen, "optimizer.lora_plus_ratio=null")
     if config.trainer.precision == "16-mixed" and config.trainer.device == "cpu":
         raise UsageError("trainer.precision: 16-mixed needs a GPU, and trainer.device is cpu", "trainer.precision=auto")
+
+
+def _check_sharding(config: FitConfig) -> None:
+    """What a base in parts cannot do."""
+    if config.trainer.devices == 1:
+        raise UsageError(
+            "memory.shard_base: a machine's only GPU keeps all of it", "trainer.devices=2, or leave it out"
+        )
+    if config.adapter.kind == "full":
+        raise UsageError("memory.shard_base: nothing is frozen where adapter.kind is full", "adapter.kind=lora")
+    if config.speed.mode != "eager":
+        raise UsageError(f"memory.shard_base: blocks in parts are not for speed={config.speed.mode}", "speed=eager")
 
 
 def _check_streaming(data: DataConfig, model: ModelConfig) -> None:

@@ -18,6 +18,8 @@ class MemoryConfig(Strict):
     is predicted to fit."""
     budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s?(GiB|GB|MiB|MB)$", examples=["24GiB"])] | None = None
     """For auto: what the step may use, such as 24GiB; null: what the device has."""
+    shard_base: bool = False
+    """Each GPU of a machine keeps a part of the frozen base's repeated blocks, and is sent the rest as they compute (FSDP2)."""
 
 
 class SpeedConfig(Strict):

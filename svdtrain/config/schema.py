@@ -173,6 +173,9 @@ class TrainerConfig(Strict):
     """auto: bf16-mixed on a GPU that has it, 32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"]
     devices: Positive
+    """Of each machine."""
+    nodes: Positive = 1
+    """Machines, on each of which torchrun or srun starts as many processes as there are devices."""
     condition_dropout: Share
     save_every: Positive
     keep_checkpoints: Positive
@@ -191,6 +194,11 @@ class TrainerConfig(Strict):
     """Seconds without progress after which the run ends with exit code 75 and names who holds it up; null: never."""
     requeue: bool = False
     """Under Slurm: after SIGUSR1 (sbatch --signal=USR1@120) the job is queued again when all is saved. Needs run_dir."""
+
+    @property
+    def ranks(self) -> int:
+        """Of all machines."""
+        return self.devices * self.nodes
 
 
 class ValidationConfig(Strict):

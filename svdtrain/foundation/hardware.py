@@ -28,8 +28,8 @@ def choose_precision(wanted: str, device: str) -> str:
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes and speaks: Lightning, torchrun and Slurm number the others from 1."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    """Whether this process is the one that writes and speaks; torchrun's number counts before Slurm's, which may start it."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 def local_rank() -> int:

@@ -154,7 +154,7 @@ class Launcher:
         return self._outcome(ranks, first, still, step, run_dir)
 
     def _start(self, place: Path, number: int) -> Rank:
-        rank = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": self.ranks}
+        rank = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": self.ranks, "LOCAL_WORLD_SIZE": self.ranks}
         environment = os.environ | {name: str(value) for name, value in rank.items()} | {BEATS_VARIABLE: str(place)}
         process = subprocess.Popen(
             [*self.command, str(place / "job.json")],

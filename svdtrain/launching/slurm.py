@@ -1,11 +1,18 @@
-"""Slurm: a job that is preempted or out of time is queued again once all is saved, by the first rank, outside any handler."""
+"""Slurm: its list of machines; a job that is preempted or out of time is queued again once all is saved, by the first rank."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 
 from svdtrain.foundation.errors import SystemFault
+
+
+def first_host(nodes: str) -> str:
+    """The first of Slurm's list of machines: of `gpu[07-09,12],login`, gpu07."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0] if first else nodes)
 
 
 def queue_again() -> str:

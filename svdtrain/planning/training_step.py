@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svdtrain.acceleration.recompute import recompute
+from svdtrain.acceleration.sharding import bytes_elsewhere
 from svdtrain.diffusion.objective import mean_error_per_clip
 from svdtrain.families.build import build_family
 from svdtrain.foundation.garbage import uncollected
@@ -89,6 +91,10 @@ def predict_rungs(
             watch = costs.setdefault(rung, Costs()) if costs is not None else None
             predicted = denoiser.step(loss, beside=beside, autocast=autocast, costs=watch)
             patches.close()
+            if config.memory.shard_base:
+                blocks, size = family.spec.repeated_blocks, DTYPES[precision].itemsize
+                elsewhere = bytes_elsewhere(family.denoiser, blocks, size, config.trainer.devices)
+                predicted = replace(predicted, weights=predicted.weights - elsewhere)
             if costs is not None and not encoded_ahead:
                 costs[rung].operations -= costs[ENCODING].operations
             yield rung, predicted

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from svdtrain.acceleration.compiled import compile_blocks
 from svdtrain.acceleration.levers import accelerate
@@ -159,11 +159,12 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         ),
         halves,
         seed=config.seed,
-        clips_per_step=config.data.batch_size * config.trainer.accumulate * config.trainer.devices,
+        clips_per_step=config.data.batch_size * config.trainer.accumulate * config.trainer.ranks,
         condition_dropout=config.trainer.condition_dropout,
         image_dropout=config.model.image_dropout,
         cache=EncodingCache() if config.data.cache in ("auto", "memory") and config.data.order == "exact" else None,
         denoiser_dtype=DTYPES[precision],
+        shard_base=config.memory.shard_base,
     )
 
 
@@ -176,6 +177,7 @@ def build_trainer(
     trainer = pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=settings.devices,
+        num_nodes=settings.nodes,
         max_steps=settings.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=settings.accumulate,
@@ -184,10 +186,11 @@ def build_trainer(
         callbacks=callbacks,
         plugins=[
             FolderCheckpoint(about),
-            LightningEnvironment(),  # whatever started us: Slurm's would save within a handler
+            # Whatever started us: Lightning's own for Slurm would save within a handler.
+            TorchElasticEnvironment() if settings.ranks > 1 else LightningEnvironment(),
             precision_plugin(choose_precision(settings.precision, device), device, autocast=config.autocast),
         ],
-        strategy=FlatReduction() if settings.devices > 1 else "auto",
+        strategy=FlatReduction() if settings.ranks > 1 else "auto",
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from torch import distributed
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from svdtrain.acceleration.flat import FlatParameters
+from svdtrain.acceleration.sharding import ShardedBase
 from svdtrain.diffusion.objective import mean_error_per_clip
 from svdtrain.foundation.errors import ModelError, NumericError
 from svdtrain.foundation.seeding import Draws
@@ -28,7 +30,7 @@ from svdtrain.training.ranks import of_all_ranks
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from svdtrain.families.protocol import ModelFamily
     from svdtrain.types import ClipBatch, Conditions
@@ -64,6 +66,7 @@ class FineTuning(pl.LightningModule):
         image_dropout: float,
         cache: EncodingCache | None,
         denoiser_dtype: torch.dtype,
+        shard_base: bool = False,
     ) -> None:
         super().__init__()
         self.family = family
@@ -75,6 +78,9 @@ class FineTuning(pl.LightningModule):
         self.condition_dropout, self.image_dropout = condition_dropout, image_dropout
         self.cache = cache
         self.denoiser_dtype = denoiser_dtype
+        self.shard_base = shard_base
+        self.sharded: ShardedBase | None = None
+        """Every pass through the denoiser is then one of all ranks together."""
         self.encoded_ahead = False
         """Every batch comes with its encodings."""
         self.seconds: dict[str, float] = {"encode": 0.0, "denoise": 0.0, "backward": 0.0}
@@ -203,7 +209,14 @@ class FineTuning(pl.LightningModule):
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Encoders to the device too; Lightning moves only the denoiser."""
         trained = {n: p.data for n, p in self.denoiser.named_parameters() if p.requires_grad}
-        self.family.to(self.trainer.strategy.root_device, self.denoiser_dtype)
+        device = self.trainer.strategy.root_device
+        if self.shard_base:
+            nn.Module.to(self.denoiser, dtype=self.denoiser_dtype)
+            ranks = init_device_mesh(
+                device.type, (self.trainer.num_nodes, self.trainer.num_devices), mesh_dim_names=("machine", "device")
+            )
+            self.sharded = ShardedBase(self.denoiser, self.family.spec.repeated_blocks, ranks["device"])
+        self.family.to(device, self.denoiser_dtype)
         for name, parameter in self.denoiser.named_parameters():
             if name in trained:  # what is trained stays fp32 over a base of any precision
                 parameter.data = trained[name].to(parameter.device, torch.float32)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
-from svdtrain.foundation.errors import LostRank, SystemFault, UsageError
+from svdtrain.foundation.errors import LostRank, SystemFault
 from svdtrain.launching.pulse import BEATS_VARIABLE
 
 if TYPE_CHECKING:
@@ -28,17 +28,12 @@ def rank() -> int:
 
 
 @contextmanager
-def joined(devices: int, device: str) -> Iterator[None]:
+def joined(device: str) -> Iterator[None]:
     """The process group of a run of several ranks, which a launcher has started; alone: nothing to join.
 
-    Raises UsageError where as many were not started, SystemFault where they cannot meet.
+    Raises SystemFault where they cannot meet.
     """
-    _read_slurm()
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != devices:
-        raise UsageError(
-            f"trainer.devices={devices}: {started} processes were started (WORLD_SIZE)", f"trainer.devices={started}"
-        )
     if started == 1:
         yield
         return
@@ -97,12 +92,3 @@ def of_all_ranks(rows_ND: Tensor) -> Tensor:
     parts = [torch.empty_like(rows_ND) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, rows_ND)
     return torch.cat(parts)
-
-
-def _read_slurm() -> None:
-    """What srun calls otherwise."""
-    if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
-        for name, theirs in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):
-            os.environ[name] = os.environ[f"SLURM_{theirs}"]
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", str(20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000))

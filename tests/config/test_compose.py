@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 RECIPE = "config=style_lora"
+SHARDED = ["memory.shard_base=true", "trainer.devices=2"]
 LEVELS = "wanted a whole number from 1 to 1024"
 
 
@@ -83,6 +84,10 @@ def composed(*arguments: str, command: str = "fit") -> Any:  # noqa: ANN401
             [RECIPE, "data.horizontal_flip=maybe"],
             "data.horizontal_flip: 'maybe' is not allowed; wanted true or false",
         ),
+        ([RECIPE, "trainer.nodes=2", "privacy=airgapped"], "trainer.nodes: ranks of several machines meet"),
+        ([RECIPE, "memory.shard_base=true"], "memory.shard_base: a machine's only GPU keeps all of it"),
+        ([RECIPE, *SHARDED, "adapter.kind=full"], "memory.shard_base: nothing is frozen where adapter.kind is full"),
+        ([RECIPE, *SHARDED, "speed=compile"], "memory.shard_base: blocks in parts are not for speed=compile"),
         ([RECIPE, "memory.budget=24"], "memory.budget: 24 is not allowed; wanted something like 24GiB or null"),
         ([RECIPE, "name=../x"], "name: '../x' is not allowed; wanted text that matches ^[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
         ([RECIPE, "model.fps=${modle.fps}"], "model.fps: Interpolation key 'modle.fps' not found"),

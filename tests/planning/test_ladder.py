@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from torch.profiler import ProfilerActivity, profile
 
 from svdtrain.acceleration.recompute import RUNGS, recompute
@@ -20,8 +21,9 @@ from svdtrain.planning.memory import measure_step
 from svdtrain.planning.training_step import ELSEWHERE, _batch, _loss, plain, predict_fit, predict_rungs
 from svdtrain.reporting.run_record import RunRecord
 from svdtrain.training.build import build_module
-from tests.planning.settings import settings_of
+from tests.planning.settings import settings_of, tiny
 from tests.tiny_models import save_tiny_svd
+from tests.tiny_pipelines import save_tiny_cogvideox
 from tests.tiny_runs import fit_config, save_tiny_dataset
 
 AUTO = ["memory=auto", "data.cache=none"]
@@ -50,6 +52,17 @@ def test_the_first_rung_that_fits_is_taken_to_the_byte(tmp_path: Path) -> None:
         assert rung.predicted.peak == peaks[rung.name]
     with pytest.raises(UsageError, match="the least is"):
         settle(within(config, least - 1), build_module)
+
+
+def test_of_a_base_in_parts_two_whole_blocks_are_here_at_a_time(tmp_path: Path) -> None:
+    base = save_tiny_cogvideox(tmp_path / "cogvideox_2b", num_layers=8) / "transformer"
+    weights = load_file(base / "diffusion_pytorch_model.safetensors")
+    block = sum(tensor.nbytes for name, tensor in weights.items() if name.startswith("transformer_blocks.0."))
+    whole = predict_fit(tiny("cogvideox_2b", tmp_path, "trainer.devices=2"), build_module)
+    parts = predict_fit(tiny("cogvideox_2b", tmp_path, "trainer.devices=2", "memory.shard_base=true"), build_module)
+    assert whole.weights - parts.weights == (8 // 2 - 2) * block, (
+        "the other rank has four of eight, and two are fetched"
+    )
 
 
 def within(config: FitConfig, room: int) -> FitConfig:

@@ -48,7 +48,7 @@ def rank(number: int, ranks: int, model: Path, dataset: Path, folder: Path, accu
     words = [f"data.batch_size={BATCH // ranks // accumulate}", f"trainer.devices={ranks}"]
     words += [f"trainer.max_steps={STEPS}", f"trainer.accumulate={accumulate}"]
     config = fit_config(model, dataset, *words)
-    with joined(ranks, "cpu"):
+    with joined("cpu"):
         module = build.build_module(config, build_family(config.model))
         module.denoiser_dtype = torch.float64  # so that what differs is the sum over ranks alone, which is in fp32
         drawn = torch.Generator().manual_seed(0)

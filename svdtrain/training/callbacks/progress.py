@@ -30,6 +30,8 @@ class StepProgress(Callback):
         self.training_seconds = 0.0
         self.steps = 0
         self.clips = 0
+        self.gathered = self._gathered_before = 0
+        """Bytes of the base that this rank has sent to others, in steps."""
         self.smooth_loss = 0.0
 
     def setup(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
@@ -45,8 +47,9 @@ class StepProgress(Callback):
             self.bar.start()
         self.seen_step = trainer.global_step
 
-    def on_train_batch_start(self, *_: Any) -> None:  # noqa: ANN401
+    def on_train_batch_start(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401, ARG002
         """Time between batches belongs to other callbacks, or to waiting for data, which the loader counts."""
+        self._gathered_before = module.sharded.bytes_sent if module.sharded else 0
         self.batch_start = time.perf_counter()
 
     def on_train_batch_end(
@@ -60,6 +63,7 @@ class StepProgress(Callback):
         """Count, show, and now and then log."""
         self.training_seconds += time.perf_counter() - self.batch_start
         self.clips += len(batch.keys_B) * trainer.world_size
+        self.gathered += module.sharded.bytes_sent - self._gathered_before if module.sharded else 0
         step = trainer.global_step
         if step == self.seen_step:
             return
@@ -102,6 +106,7 @@ class StepProgress(Callback):
             "share_outside_denoiser": round(1 - inside / total, 4),
             "compile_seconds": round(self.compile_clock.seconds, 2),
             "bytes_sent_per_step": sent_per_step(reduced, ranks),
+            "base_bytes_sent_per_step": self.gathered // max(1, self.steps),
         }
 
     def _seconds(self, trainer: pl.Trainer) -> float:

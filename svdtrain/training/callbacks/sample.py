@@ -39,20 +39,24 @@ class SampleVideos(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """The base's videos; a resumed run takes them from the run folder's first look."""
-        if self.requests and trainer.is_global_zero and trainer.global_step == 0:
+        if self.requests and _samples(trainer, module) and trainer.global_step == 0:
             self.base_videos = module.family.sample(self.requests)
+            if not trainer.is_global_zero:
+                return
             for index, (request, video) in enumerate(zip(self.requests, self.base_videos, strict=True)):
                 write_mp4(self.run_dir / "samples" / "step-000000" / f"input-{index}.mp4", video, request.fps)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401
         """On the grid of steps, and at the last."""
         step = trainer.global_step
-        if not self.requests or step == self.last_step or not trainer.is_global_zero:
+        if not self.requests or step == self.last_step or not _samples(trainer, module):
             return
         if step % self.every == 0 or step == trainer.max_steps:
             self.last_step = step
             with self.average.applied(module):
                 videos = module.family.sample(self.requests)
+            if not trainer.is_global_zero:
+                return
             comparison = Comparison(self.requests, self.truths, self.base_videos, videos)
             folder = self.run_dir / "samples" / f"step-{step:06d}"
             for index, (request, video) in enumerate(zip(self.requests, videos, strict=True)):
@@ -72,3 +76,8 @@ class SampleVideos(Callback):
         """Restored before on_train_start."""
         self.base_videos = [video.numpy() for video in state_dict["base_videos"]]
         self.last_step = state_dict["last_step"]
+
+
+def _samples(trainer: pl.Trainer, module: FineTuning) -> bool:
+    """The first rank does, and keeps the videos; the others where it needs their parts of the base."""
+    return trainer.is_global_zero or module.sharded is not None
