@@ -137,6 +137,7 @@ def save_tiny_cogvideox(
     Latents have 4 channels and a quarter of the pictures' sides.
     """
     torch.manual_seed(seed)
+    layers: dict[str, Any] = {"num_layers": 2}
     options: dict[str, Any] = {"patch_size_t": 2, "use_rotary_positional_embeddings": True} if newer else {}
     diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=2,
@@ -150,7 +151,7 @@ def save_tiny_cogvideox(
         sample_height=SIZE // 4,
         sample_frames=9,
         max_text_seq_length=8,
-        **{"num_layers": 2} | options | network,
+        **layers | options | network,
     ).save_pretrained(folder / "transformer")
     blocks: dict[str, Any] = {
         "block_out_channels": (8, 8, 8),

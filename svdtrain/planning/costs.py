@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _aten: Any = torch.ops.aten
 
@@ -51,25 +53,18 @@ class Operation:
     """Its arithmetic is in fp32, not in a half precision."""
 
 
-class Costs(TorchDispatchMode):
-    """Counts operations as they are dispatched; of tensors without content, too."""
+class Costs:
+    """Operations, counted as they are dispatched; of tensors without content, too."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.operations: Counter[Operation] = Counter()
         self.kept = 0
         """Numbers in what the work is for, where that is kept."""
-        self._free: dict[Any, bool] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        """Run it, and count it if it is any work."""
-        result = func(*args, **(kwargs or {}))
-        free = self._free.get(func)
-        if free is None:
-            free = self._free[func] = _is_free(func)
-        if not free:
-            self.operations[_operation(func, args, kwargs or {}, result)] += 1
-        return result
+    def count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:  # noqa: ANN401
+        """One that has run, if it is any work."""
+        if not _is_free(func):
+            self.operations[_operation(func, args, kwargs, result)] += 1
 
     @property
     def flops(self) -> int:
@@ -82,6 +77,7 @@ class Costs(TorchDispatchMode):
         return self.operations.total()
 
 
+@cache
 def _is_free(func: Any) -> bool:  # noqa: ANN401
     space, _, name = func._schema.name.partition("::")
     alone = [argument.alias_info for argument in func._schema.arguments]
@@ -94,10 +90,18 @@ def _operation(func: Any, args: Any, kwargs: Any, result: Any) -> Operation:  # 
     name, packet = func._schema.name.partition("::")[2], func._overloadpacket
     kind = next((kind for kind, names in _KINDS.items() if _is_named(name, kind, names)), "pointwise")
     formula = _FLOPS.get(packet)
-    tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+    tensors = list(_tensors((*args, *kwargs.values(), result)))
     moved = {id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
     flops = formula(*args, **kwargs, out_val=result) if formula else 0
     return Operation(kind, flops, sum(moved.values()), any(t.dtype == torch.float32 for t in tensors[:2]))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:  # noqa: ANN401
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _is_named(name: str, kind: str, names: tuple[str, ...]) -> bool:

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.library import _scoped_library
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from svdtrain.acceleration.flat import FlatParameters
-from svdtrain.planning.remembered import RememberedOperations
+from svdtrain.planning.remembered import DEVICE, RememberedOperations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from svdtrain.planning.costs import Costs
 
 _FP32_IN_AUTOCAST = ("layer_norm", "group_norm", "rms_norm", "upsample_nearest2d", "upsample_nearest3d", "softmax.int")
 """Of AT_FORALL_FP32 and its kin (ATen/autocast_mode.h), what denoisers apply to large tensors; the CPU leaves it in bf16."""
@@ -53,8 +55,10 @@ class MemoryPrediction:
 class LiveStorages(TorchDispatchMode):
     """Counts the bytes of every storage that operations make, until it is freed; real tensors and fake ones alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, costs: Costs | None = None) -> None:
         super().__init__()
+        self.costs = costs
+        """Counts the operations' work, too."""
         self.bytes_by_kind: Counter[str] = Counter()
         self.at_peak: Counter[str] = Counter()
         self._kinds: dict[int, str] = {}
@@ -62,8 +66,12 @@ class LiveStorages(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run the operation; what is new in its results is an activation."""
+        if func is DEVICE and type(args[0]) is FakeTensor:
+            return args[0].fake_device
         results = func(*args, **(kwargs or {}))
-        for result in tree_leaves(results):
+        if self.costs is not None:
+            self.costs.count(func, args, kwargs or {}, results)
+        for result in (results,) if isinstance(results, Tensor) else tree_leaves(results):
             if isinstance(result, Tensor) and result.untyped_storage()._cdata not in self._kinds:
                 self.count([result], "activations")
         return results
@@ -177,16 +185,16 @@ class TrainedDenoiser:
         *,
         beside: Iterable[Tensor] = (),
         autocast: torch.dtype | None = None,
-        costs: TorchDispatchMode | None = None,
+        costs: Costs | None = None,
     ) -> MemoryPrediction:
-        """The peak of one more; `costs` sees its operations, too."""
-        live, flat = LiveStorages(), self.flat
+        """The peak of one more; `costs` counts its operations."""
+        live, flat = LiveStorages(costs), self.flat
         live.count((*self.denoiser.parameters(), *self.denoiser.buffers(), *beside), "weights")
         live.count(self.trained, "trained")
         live.count([flat.gradients], "gradients")
         live.count((value for state in self.optimizer.state.values() for value in state.values()), "optimizer")
         with ExitStack() as modes:
-            for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live, costs or nullcontext()):
+            for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live):
                 modes.enter_context(mode)
             with torch.autocast("cpu", autocast, enabled=autocast is not None):
                 error = loss()

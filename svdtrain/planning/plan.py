@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from svdtrain.acceleration.recompute import RUNGS
@@ -13,7 +18,7 @@ from svdtrain.planning.memory import MemoryPrediction
 from svdtrain.planning.training_step import ENCODING, blank_family, plain, predict_rungs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from svdtrain.config.schema import FitConfig
     from svdtrain.planning.cards import Card
@@ -103,15 +108,11 @@ def plan(
 
     clips: of the dataset, where it is known; each is encoded once. price: an hour of one GPU, in any currency.
     """
-    costs: dict[str, Costs] = {}
     family = blank_family(plain(config), adapt)
     trained = [p.numel() for p in family.denoiser.parameters() if p.requires_grad]
     base = sum(p.numel() for p in family.denoiser.parameters())
     disk = bytes_of_fit(config, family)
-    ahead = config.data.cache == "disk"
-    memory = dict(
-        predict_rungs(config, adapt, RUNGS, sizes=sizes, encoded_ahead=ahead, family=family, on_gpu=True, costs=costs)
-    )
+    memory, costs = _all_rungs(partial(_rungs, config, adapt, sizes))
     step = Step(memory, costs, encodes=config.data.cache == "none")
     return Plan(
         base if config.adapter.kind == "full" else base - sum(trained),
@@ -122,6 +123,27 @@ def plan(
         step,
         [_on_card(config, step, name, clips, price) for name in cards],
     )
+
+
+Rungs = tuple[dict[str, MemoryPrediction], dict[str, "Costs"]]
+
+
+def _all_rungs(foretell: Callable[[Sequence[str]], Rungs]) -> Rungs:
+    """In as many processes as there are cores; each begins with what is imported here."""
+    workers = min(len(RUNGS), os.cpu_count() or 1)
+    if workers == 1 or sys.platform != "linux":
+        return foretell(RUNGS)
+    with ProcessPoolExecutor(workers, get_context("fork")) as pool:
+        parts = list(pool.map(foretell, [RUNGS[first::workers] for first in range(workers)]))
+    memory = {rung: predicted for part, _ in parts for rung, predicted in part.items()}
+    return {rung: memory[rung] for rung in RUNGS}, {name: costs for _, part in parts for name, costs in part.items()}
+
+
+def _rungs(config: FitConfig, adapt: Adapt, sizes: Sizes, rungs: Sequence[str]) -> Rungs:
+    costs: dict[str, Costs] = {}
+    ahead = config.data.cache == "disk"
+    each = predict_rungs(config, adapt, rungs, sizes=sizes, encoded_ahead=ahead, on_gpu=True, costs=costs)
+    return dict(each), costs
 
 
 def _window_bytes(config: FitConfig, numbers: int) -> int:

@@ -18,7 +18,7 @@ from svdtrain.foundation.garbage import uncollected
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
 from svdtrain.foundation.seeding import Draws
 from svdtrain.planning.costs import Costs
-from svdtrain.planning.memory import TrainedDenoiser, without_content
+from svdtrain.planning.memory import LiveStorages, TrainedDenoiser, without_content
 from svdtrain.types import ClipBatch
 
 if TYPE_CHECKING:
@@ -62,17 +62,15 @@ def predict_rungs(
     *,
     sizes: Sizes = (),
     encoded_ahead: bool = False,
-    family: ModelFamily | None = None,
     on_gpu: bool | None = None,
     costs: dict[str, Costs] | None = None,
 ) -> Iterator[tuple[str, MemoryPrediction]]:
     """The same for each of these rungs, whatever the settings' is; each is worked out when it is asked for.
 
-    What offload lets wait in the CPU's memory is not in the figure. family: as plain settings have it, where it is there
-    already. on_gpu: None, as it is here. costs: gets the operations of each rung's step, and, apart from them, of encoding
-    its clips as ENCODING.
+    What offload lets wait in the CPU's memory is not in the figure. on_gpu: None, as it is here. costs: gets the operations
+    of each rung's step, and, apart from them, of encoding its clips as ENCODING.
     """
-    family, precision = family or blank_family(plain(config), adapt), choose_precision_of(config)
+    family, precision = blank_family(plain(config), adapt), choose_precision_of(config)
     for tensor in (*family.denoiser.parameters(), *family.denoiser.buffers()):
         if not tensor.requires_grad and tensor.is_floating_point():
             tensor.data = tensor.data.to(DTYPES[precision])
@@ -83,7 +81,7 @@ def predict_rungs(
         autocast = DTYPES[precision] if precision != "32" and config.autocast else None
         if costs is not None:
             costs[ENCODING] = Costs()
-            with sdpa_kernel(SDPBackend.FLASH_ATTENTION), costs[ENCODING]:
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION), LiveStorages(costs[ENCODING]):
                 encoded = family.encode_clips(_batch(config, _largest(config, sizes)))
             costs[ENCODING].kept = sum(part.numel() for part in vars(encoded).values() if part is not None)
         for rung in rungs:
