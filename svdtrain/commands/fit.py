@@ -20,7 +20,7 @@ from svdtrain.commands.run_folder import checkpoint_of, going_on, opened
 from svdtrain.families.build import build_family, refuse_sizes
 from svdtrain.foundation.errors import LostRank
 from svdtrain.foundation.hardware import choose_device, is_first_rank
-from svdtrain.foundation.out_of_memory import is_out_of_memory
+from svdtrain.foundation.out_of_memory import is_out_of_memory, most_allocated
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.launching.launcher import leave_with_launcher
 from svdtrain.launching.notice import Notice
@@ -83,7 +83,7 @@ def _run(
     if checkpoint:  # before anything is written
         data.changes(FolderCheckpoint().load_checkpoint(checkpoint)[type(data).__qualname__], config.trainer.ranks)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
-    record.update(state="running", rung=config.memory.rung)
+    record.update(state="running", rung=config.memory.rung, plan=rung.as_record() if rung else None)
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
 
     parts = assemble(config, data, family, console, record, base_fingerprint)
@@ -109,6 +109,7 @@ def _run(
         state="stopped" if stopped else "done",
         step=trainer.global_step,
         speed=parts.progress.summary(module),
+        peak_bytes=most_allocated(choose_device(config.trainer.device)),
         validation_ratios=parts.validation.ratios,
         dataset=asdict(data.describe()),
         bad_samples=dict(data.bad_samples.reasons),

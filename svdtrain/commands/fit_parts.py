@@ -68,7 +68,7 @@ def assemble(
     about = build.adapter_info(config, base, svdtrain.__version__, data)
     return Parts(
         guard=NumericGuard(trainer.on_nonfinite, trainer.max_skipped),
-        progress=StepProgress(console, trainer.log_every),
+        progress=StepProgress(console, trainer.log_every, (record.fields.get("plan") or {}).get("step_seconds")),
         average=average,
         validation=validation,
         samples=SampleVideos(record.run_dir, requests, truths, settings.sample_every, average),

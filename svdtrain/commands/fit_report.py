@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from svdtrain.acceleration.attention import kernel_at_work
 from svdtrain.acceleration.sharding import bytes_of_blocks, gathered_per_batch
 from svdtrain.families.registry import spec_of
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision, is_first_rank
+from svdtrain.foundation.out_of_memory import shown_size
 from svdtrain.training.strategy import sent_per_step
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ def introduce(
         console.print(rung.why, highlight=False, soft_wrap=True)
     _speed(console, config, family, trained)
     console.print(f"run folder {record.run_dir}", highlight=False)
+
+
+def _against(plan: dict[str, Any], fields: dict[str, Any]) -> str:
+    """What was predicted, and what it came to."""
+    each = fields["speed"]["seconds_per_batch"]
+    peak, real = shown_size(plan["peak_bytes"]), fields["peak_bytes"]
+    memory = f"{peak}, really {shown_size(real)}" if real else peak
+    time = (
+        f"{predicted:.2f} s a batch, really {each:.2f}"
+        if (predicted := plan["step_seconds"])
+        else f"{each:.2f} s a batch"
+    )
+    return f"predicted      {memory}; {time}"
 
 
 def _speed(console: Console, config: FitConfig, family: ModelFamily, trained: int) -> None:
@@ -102,6 +116,8 @@ def tell(
         f"held-out loss is {ratio:.2f} of the base's; {speed['steps_per_second']:.2f} steps/s, "
         f"{speed['clips_per_second']:.2f} clips/s, {speed['share_outside_denoiser']:.0%} of the time outside the denoiser"
     )
+    if plan := record.fields.get("plan"):
+        console.print(_against(plan, record.fields), highlight=False)
     if config.adapter.kind == "full":
         console.print(f"denoiser       {run_dir / 'denoiser'}", highlight=False)
         return

@@ -15,6 +15,7 @@ from svdtrain.foundation.files import packaged
 from svdtrain.foundation.out_of_memory import shown_size
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.planning.cards import CARDS, CONTEXT, MARGIN, card_of
+from svdtrain.planning.duration import step_seconds
 from svdtrain.planning.ladder import with_rung
 from svdtrain.planning.plan import plan
 from svdtrain.planning.relief import MOST_MENDS, mends
@@ -98,7 +99,7 @@ def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, 
     alone = found.cards[0].card if len(found.cards) == 1 else None
     rungs = [
         [name, shown_size(predicted.peak), f"{found.step.costs[name].flops / 1e12:.1f}"]
-        + ([f"{found.step.seconds(name, CARDS[alone]):.2f}"] if alone else [])
+        + ([f"{step_seconds(config, found.step.memory, found.step.costs, name, CARDS[alone]):.2f}"] if alone else [])
         for name, predicted in found.step.memory.items()
     ]
     console.print("\n" + text_table(["memory=", "peak", "TFLOP a step", *[f"s on {alone}"] * bool(alone)], rungs))

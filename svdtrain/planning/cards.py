@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from svdtrain.foundation.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -81,6 +83,13 @@ def card_of(name: str) -> Card:
     if plain not in known:
         raise UsageError(f"card={name}: not in the table; {nearest(plain, CARDS)}", f"card={'|'.join(CARDS)}")
     return CARDS[known[plain]]
+
+
+def card_here() -> Card | None:
+    """This machine's GPU, if its name is in the table: the longest that its own begins with or holds."""
+    said = torch.cuda.get_device_name()
+    known = [card for card in CARDS.values() if card.title.split(" 80 GB")[0].split(" 40 GB")[0] in said]
+    return max(known, key=lambda card: (len(card.title), card.mebibytes), default=None)
 
 
 def seconds(costs: Costs, card: Card) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,8 +39,7 @@ KINDS = (*_KINDS, "pointwise")
 _FREE = {"detach", "alias", "empty", "empty_like", "empty_strided", "new_empty", "lift_fresh", "_unsafe_view", "t"}
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """One call of a kernel."""
 
     kind: str
@@ -63,8 +61,16 @@ class Costs:
 
     def count(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:  # noqa: ANN401
         """One that has run, if it is any work."""
-        if not _is_free(func):
-            self.operations[_operation(func, args, kwargs, result)] += 1
+        about = _about(func)
+        if about is None:
+            return
+        kind, formula = about
+        moved, fp32 = dict[int, int](), False
+        for place, tensor in enumerate(_tensors((*args, *kwargs.values(), result))):
+            moved[id(tensor)] = tensor.numel() * tensor.element_size()
+            fp32 |= place < 2 and tensor.dtype == torch.float32
+        flops = formula(*args, **kwargs, out_val=result) if formula else 0
+        self.operations[Operation(kind, flops, sum(moved.values()), fp32)] += 1
 
     @property
     def flops(self) -> int:
@@ -78,22 +84,14 @@ class Costs:
 
 
 @cache
-def _is_free(func: Any) -> bool:  # noqa: ANN401
+def _about(func: Any) -> tuple[str, Any] | None:  # noqa: ANN401
+    """Kind and formula; None for what is no work: views, and tensors that are only made."""
     space, _, name = func._schema.name.partition("::")
-    alone = [argument.alias_info for argument in func._schema.arguments]
-    returned = [result.alias_info for result in func._schema.returns]
-    views = any(alias and not alias.is_write for alias in (*alone, *returned))
-    return space != "aten" or name in _FREE or views
-
-
-def _operation(func: Any, args: Any, kwargs: Any, result: Any) -> Operation:  # noqa: ANN401
-    name, packet = func._schema.name.partition("::")[2], func._overloadpacket
+    parts = (*func._schema.arguments, *func._schema.returns)
+    if space != "aten" or name in _FREE or any(p.alias_info and not p.alias_info.is_write for p in parts):
+        return None
     kind = next((kind for kind, names in _KINDS.items() if _is_named(name, kind, names)), "pointwise")
-    formula = _FLOPS.get(packet)
-    tensors = list(_tensors((*args, *kwargs.values(), result)))
-    moved = {id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
-    flops = formula(*args, **kwargs, out_val=result) if formula else 0
-    return Operation(kind, flops, sum(moved.values()), any(t.dtype == torch.float32 for t in tensors[:2]))
+    return kind, _FLOPS.get(func._overloadpacket)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:  # noqa: ANN401

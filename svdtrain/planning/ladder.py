@@ -13,16 +13,17 @@ from svdtrain.acceleration.recompute import RUNGS
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import choose_device, local_rank
 from svdtrain.foundation.out_of_memory import shown_size
+from svdtrain.planning.cards import MARGIN, card_here
+from svdtrain.planning.duration import step_seconds
 from svdtrain.planning.relief import MOST_MENDS, mends
 from svdtrain.planning.training_step import predict_rungs
 
 if TYPE_CHECKING:
     from svdtrain.config.schema import FitConfig
+    from svdtrain.planning.costs import Costs
     from svdtrain.planning.memory import MemoryPrediction
     from svdtrain.planning.training_step import Adapt, Sizes
 
-MARGIN = 0.05
-"""Of what a GPU has free: workspaces within kernels, the allocator's rounding and fragments. An estimate, not measured."""
 UNITS = {"MiB": 2**20, "GiB": 2**30, "MB": 10**6, "GB": 10**9}
 
 
@@ -35,28 +36,38 @@ class Rung:
     """The line that says so."""
     predicted: MemoryPrediction | None
     """None where nothing had to be predicted."""
+    step_seconds: float | None = None
+    """Predicted, where the card is in the table."""
+
+    def as_record(self) -> dict[str, float | None] | None:
+        """What run.json keeps of it."""
+        return {"peak_bytes": self.predicted.peak, "step_seconds": self.step_seconds} if self.predicted else None
 
 
 def settle(config: FitConfig, adapt: Adapt, *, sizes: Sizes = ()) -> Rung | None:
-    """The rung to train on; None where the settings name one.
+    """The rung to train on, and what it is predicted to need; None where the settings name one and nothing is predicted.
 
     adapt and sizes: as of predict_fit, which takes seconds a rung; on a CPU without a budget nothing is predicted.
-    Raises UsageError where no rung meets memory.budget or what the GPU has free.
+    Raises UsageError where, of memory=auto, no rung meets memory.budget or what the GPU has free.
     """
-    if config.memory.rung != "auto":
-        return None
+    chosen = None if config.memory.rung == "auto" else config.memory.rung
     there = _there(config)
     if there is None:
-        return Rung("none", "memory         none: a CPU, and no memory.budget", None)
+        return None if chosen else Rung("none", "memory         none: a CPU, and no memory.budget", None)
     room, words = there
     ahead = config.data.cache == "disk"
     tried: dict[str, MemoryPrediction] = {}
-    for name, predicted in predict_rungs(config, adapt, RUNGS, sizes=sizes, encoded_ahead=ahead):
+    costs: dict[str, Costs] = {}
+    card = card_here() if choose_device(config.trainer.device) == "cuda" else None
+    rungs = (chosen,) if chosen else RUNGS
+    for name, predicted in predict_rungs(config, adapt, rungs, sizes=sizes, encoded_ahead=ahead, costs=costs):
         tried[name] = predicted
-        if predicted.peak <= room:
+        if predicted.peak <= room or chosen:
             above = [f"{rung} needs {shown_size(tried[rung].peak)}" for rung in list(tried)[-2:-1]]
             reason = "; ".join([f"predicted {shown_size(predicted.peak)} of {words}", *above])
-            return Rung(name, f"memory         {name}: {reason}", predicted)
+            spent = step_seconds(config, tried, costs, name, card) if card else None
+            time = f"; {spent:.2f} s a step" if spent else ""
+            return Rung(name, f"memory         {name}: {reason}{time}", predicted, spent)
     least = min(tried, key=lambda name: tried[name].peak)
     at_least = with_rung(config, least)
     found = list(islice(mends(at_least, adapt, tried[least], sizes=sizes, encoded_ahead=ahead), MOST_MENDS))

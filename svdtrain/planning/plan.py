@@ -11,8 +11,9 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from svdtrain.acceleration.recompute import RUNGS
-from svdtrain.planning.cards import CARDS, LINK, seconds
+from svdtrain.planning.cards import CARDS, seconds
 from svdtrain.planning.disk import bytes_of_fit
+from svdtrain.planning.duration import step_seconds
 from svdtrain.planning.ladder import bytes_of
 from svdtrain.planning.memory import MemoryPrediction
 from svdtrain.planning.training_step import ENCODING, blank_family, plain, predict_rungs
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from svdtrain.config.schema import FitConfig
-    from svdtrain.planning.cards import Card
     from svdtrain.planning.costs import Costs
     from svdtrain.planning.training_step import Adapt, Sizes
 
@@ -37,19 +37,6 @@ class Step:
     """By rung."""
     costs: Mapping[str, Costs]
     """By rung, and ENCODING."""
-    encodes: bool
-    """Clips are encoded in each step: there is no cache of any kind."""
-
-    def seconds(self, rung: str, card: Card) -> float:
-        """Of a step."""
-        spent = seconds(self.costs[rung], card) + (self.encoding(card) if self.encodes else 0.0)
-        if rung == "offload":
-            spent += (self.memory["nested"].activations - self.memory[rung].activations) / LINK
-        return spent
-
-    def encoding(self, card: Card) -> float:
-        """Seconds of encoding a batch of clips once."""
-        return seconds(self.costs[ENCODING], card)
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,7 @@ def plan(
     base = sum(p.numel() for p in family.denoiser.parameters())
     disk = bytes_of_fit(config, family)
     memory, costs = _all_rungs(partial(_rungs, config, adapt, sizes))
-    step = Step(memory, costs, encodes=config.data.cache == "none")
+    step = Step(memory, costs)
     return Plan(
         base if config.adapter.kind == "full" else base - sum(trained),
         sum(p.numel() for part in family.frozen().values() for p in part.parameters()),
@@ -158,10 +145,10 @@ def _on_card(config: FitConfig, step: Step, name: str, clips: int | None, price:
     rung = next((rung for rung in wanted if step.memory[rung].peak <= room), None)
     if rung is None:
         return OnCard(name, None)
-    each = step.seconds(rung, card)
+    each, with_all_kept = (step_seconds(config, step.memory, step.costs, name, card) for name in (rung, "none"))
     spent = each * config.trainer.max_steps * config.trainer.accumulate
-    spent += (clips or 0) / config.data.batch_size * step.encoding(card)
-    spent += FORWARD * step.seconds("none", card) / config.data.batch_size * _forwards(config)
+    spent += (clips or 0) / config.data.batch_size * seconds(step.costs[ENCODING], card)
+    spent += FORWARD * with_all_kept / config.data.batch_size * _forwards(config)
     hours = spent / 3600
     return OnCard(name, rung, each, hours, None if price is None else hours * price * config.trainer.devices)
 

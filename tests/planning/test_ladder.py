@@ -16,6 +16,7 @@ from svdtrain.commands import fit
 from svdtrain.config.schema import FitConfig
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.out_of_memory import shown_size
 from svdtrain.planning.ladder import bytes_of, settle, with_rung
 from svdtrain.planning.memory import measure_step
 from svdtrain.planning.training_step import ELSEWHERE, _batch, _loss, plain, predict_fit, predict_rungs
@@ -133,4 +134,9 @@ def test_a_fit_trains_on_the_rung_and_keeps_the_settings_as_given(
     record = RunRecord.reopen(tmp_path / "run")
     assert record.fields["rung"] == "feed_forward"
     assert record.config()["memory"]["rung"] == "auto"
-    assert "memory         feed_forward: predicted" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "memory         feed_forward: predicted" in said
+    assert record.fields["plan"] == {"peak_bytes": peaks["feed_forward"].peak, "step_seconds": None}
+    assert record.fields["peak_bytes"] is None, "a CPU keeps no record of it"
+    each = record.fields["speed"]["seconds_per_batch"]
+    assert f"predicted      {shown_size(peaks['feed_forward'].peak)}; {each:.2f} s a batch\n" in said

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from svdtrain.acceleration.compiling import CompileClock
 from svdtrain.data.loading import ClipLoader
+from svdtrain.reporting.tables import duration
 from svdtrain.training.strategy import FlatReduction, sent_per_step
 
 if TYPE_CHECKING:
@@ -20,11 +21,18 @@ if TYPE_CHECKING:
     from svdtrain.types import ClipBatch
 
 
+MEASURED = 5
+"""Steps."""
+
+
 class StepProgress(Callback):
     """Shows progress and logs loss (whole and by noise level), learning rates, gradient norm and speed."""
 
-    def __init__(self, console: Console, log_every: int) -> None:
+    def __init__(self, console: Console, log_every: int, predicted: float | None = None) -> None:
         self.console, self.log_every = console, log_every
+        self.predicted = predicted
+        """Seconds of a batch's step, told beside what the first few take."""
+        self._first = 0.0
         self.bar: Progress | None = None
         self.compile_clock = CompileClock()
         self.training_seconds = 0.0
@@ -72,6 +80,7 @@ class StepProgress(Callback):
         loss = module.last_loss
         self.smooth_loss = loss if self.steps == 1 else 0.95 * self.smooth_loss + 0.05 * loss
         speed = self.steps / self._seconds(trainer)
+        self._compare(trainer)
         said = f"loss {self.smooth_loss:.4f}  {speed:.2f} steps/s"
         if self.bar:
             self.bar.update(self.task, completed=step, said=said)
@@ -80,6 +89,19 @@ class StepProgress(Callback):
             if not self.console.is_terminal:
                 left = (trainer.max_steps - step) / speed
                 self.console.print(f"step {step}/{trainer.max_steps}  {said}  {left:.0f} s left", highlight=False)
+
+    def _compare(self, trainer: pl.Trainer) -> None:
+        """After MEASURED steps, and once: what was predicted against what is. The first step warms up."""
+        if self.steps == 1:
+            self._first = self._seconds(trainer)
+        if self.steps != MEASURED or not self.predicted:
+            return
+        each = (self._seconds(trainer) - self._first) / (MEASURED - 1)
+        predicted = self.predicted * trainer.accumulate_grad_batches
+        left = duration(each * (trainer.max_steps - trainer.global_step))
+        self.console.print(
+            f"measured       {each:.2f} s a step (predicted {predicted:.2f}); {left} left", highlight=False
+        )
 
     def _log(self, trainer: pl.Trainer, module: FineTuning, step: int, speed: float) -> None:
         row = module.losses_by_level() | {"steps_per_second": speed, "gradient_norm": module.gradient_norm}
@@ -100,6 +122,7 @@ class StepProgress(Callback):
             "steps": self.steps,
             "training_seconds": round(total, 2),
             "first_batch_seconds": round(loader.first_seconds, 2),
+            "seconds_per_batch": round(total / max(1, self.steps * module.trainer.accumulate_grad_batches), 4),
             "steps_per_second": round(self.steps / total, 3),
             "clips_per_second": round(self.clips / total, 3),
             "share_waiting_for_data": round(loader.waited_seconds / total, 4),
