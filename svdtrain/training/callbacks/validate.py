@@ -6,56 +6,28 @@ The training loss is mostly the random choice of noise level; this one moves onl
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pytorch_lightning.callbacks import Callback
 
-from svdtrain.diffusion.objective import mean_error_per_clip
-from svdtrain.foundation.seeding import Draws
+from svdtrain.evaluation.noise_grid import PreparedClip, losses_on_grid, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pytorch_lightning as pl
 
-    from svdtrain.families.protocol import ModelFamily
     from svdtrain.training.callbacks.average import WeightAverage
     from svdtrain.training.module import FineTuning
     from svdtrain.types import ClipBatch
-
-_SEED = 20_260_101
-"""Of all validation noise, in every run: ratios of different runs can be compared."""
-
-
-@torch.no_grad()
-def losses_on_grid(family: ModelFamily, clips: Sequence[ClipBatch], sigmas: Sequence[float]) -> list[float]:
-    """Mean loss per sigma over clips (batches of one), without condition dropout; noise keyed by clip and sigma.
-
-    Clips that come with their encodings are not encoded again.
-    """
-    totals = [0.0] * len(sigmas)
-    for clip in clips:
-        device = next(family.denoiser.parameters()).device
-        draws = Draws(_SEED, clip.keys_B, device=device)
-        encoded = clip.encoded.to(device) if clip.encoded else family.encode_clips(clip)
-        latents_BTCHW = family.posterior(encoded).mode()
-        conditions = family.encode_conditions(clip, encoded, draws)
-        for index, sigma in enumerate(sigmas):
-            noise_BTCHW = replace(draws, seed=_SEED + 1 + index).normal("noise", tuple(latents_BTCHW.shape[1:]))
-            sigma_B = torch.full((len(clip.keys_B),), sigma, device=latents_BTCHW.device)
-            noisy = family.objective.corrupt(latents_BTCHW, noise_BTCHW, sigma_B)
-            error_B = mean_error_per_clip(family.denoise(noisy, conditions), noisy.target_BTCHW)
-            totals[index] += float((error_B * noisy.weight_B).mean())
-    return [total / len(clips) for total in totals]
 
 
 class SigmaGridValidation(Callback):
     """Logs val_sigma_S (loss), val_ratio_S and val_ratio (adapter over base) every few optimizer steps."""
 
     def __init__(self, clips: Sequence[ClipBatch], sigmas: Sequence[float], every: int, average: WeightAverage) -> None:
-        self.clips, self.sigmas, self.every, self.average = clips, sigmas, every, average
+        self.clips: Sequence[ClipBatch | PreparedClip] = clips
+        self.sigmas, self.every, self.average = sigmas, every, average
         self.base_losses: list[float] = []
         self.ratios: dict[int, float] = {}
         self.last_step = 0
@@ -64,10 +36,7 @@ class SigmaGridValidation(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """The base's losses: an adapter starts as the identity. Clips are encoded once for all looks."""
-        self.clips = [
-            replace(clip, pixels_BTCHW=clip.pixels_BTCHW[:, :1], encoded=module.family.encode_clips(clip).to("cpu"))
-            for clip in self.clips
-        ]
+        self.clips = [clip if isinstance(clip, PreparedClip) else prepare(module.family, clip) for clip in self.clips]
         if not self.base_losses:
             self.base_losses = self._losses(module)
             self._log(trainer, 0, self.base_losses)
@@ -89,7 +58,7 @@ class SigmaGridValidation(Callback):
 
     def _losses(self, module: FineTuning) -> list[float]:
         with module.trainer.precision_plugin.forward_context():
-            return losses_on_grid(module.family, self.clips, self.sigmas)
+            return losses_on_grid(module.family, self.clips, self.sigmas).mean(0).tolist()
 
     def _log(self, trainer: pl.Trainer, step: int, losses: list[float]) -> None:
         ratios = [loss / base for loss, base in zip(losses, self.base_losses, strict=True)]
