@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from svdtrain.evaluation.intervals import Estimate, interval, resamples
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from svdtrain.evaluation.intervals import resamples
 
 BANDWIDTH, SCALE = 10.0, 1000.0
 """Of CMMD, as published."""
@@ -28,25 +23,19 @@ def temporal_consistency(embeddings_TD: np.ndarray) -> float | None:
     return float((unit_TD[1:] * unit_TD[:-1]).sum(-1).mean()) if len(unit_TD) > 1 else None
 
 
-def cmmd(sets: Sequence[np.ndarray], reference_NKD: np.ndarray) -> list[Estimate]:
-    """The distance of each set of videos to the reference, K frames of each of N videos.
+def cmmd(videos_NKD: np.ndarray, reference_NKD: np.ndarray) -> tuple[float, np.ndarray]:
+    """The distance of N videos (K frames of each) to the reference, and what it is on resamples of both in pairs.
 
     1000 times the squared maximum mean discrepancy of unit embeddings with a Gaussian kernel of width 10, by its biased
-    estimator (Jayasumana et al. 2024, arXiv 2401.09603). Intervals are over videos, which are resampled in pairs.
+    estimator (Jayasumana et al. 2024, arXiv 2401.09603).
     """
-    n = len(reference_NKD)
-    counts_DN = resamples(n) / n
-    theirs_NN = _kernel(reference_NKD, reference_NKD)
-    estimates: list[Estimate] = []
-    for mine_NKD in sets:
-        # |mean of mine - mean of theirs|^2 is one quadratic form, since both are resampled alike.
-        cross_NN = _kernel(mine_NKD, reference_NKD)
-        form_NN = SCALE * (_kernel(mine_NKD, mine_NKD) + theirs_NN - cross_NN - cross_NN.T)
-        draws_D = ((counts_DN @ form_NN) * counts_DN).sum(1)
-        # A resample of n is biased upwards as n videos are: by as much again as is taken off here.
-        bias = draws_D.mean() - form_NN.mean()
-        estimates.append(interval(float(form_NN.mean()), draws_D - bias, n))
-    return estimates
+    counts_DN = resamples(len(reference_NKD)) / len(reference_NKD)
+    cross_NN = _kernel(videos_NKD, reference_NKD)
+    # |mean of videos - mean of reference|^2 is one quadratic form, since both are resampled alike.
+    form_NN = SCALE * (_kernel(videos_NKD, videos_NKD) + _kernel(reference_NKD, reference_NKD) - cross_NN - cross_NN.T)
+    draws_D = ((counts_DN @ form_NN) * counts_DN).sum(1)
+    # Resamples are as much farther apart than the videos as these are than all videos that there might be.
+    return float(form_NN.mean()), draws_D - (draws_D.mean() - form_NN.mean())
 
 
 def _kernel(one_NKD: np.ndarray, other_NKD: np.ndarray) -> np.ndarray:

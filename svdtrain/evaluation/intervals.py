@@ -63,8 +63,11 @@ def ratio_of(over_NS: np.ndarray, under_NS: np.ndarray) -> Estimate:
     """The mean over columns (noise levels) of mean over clips / mean over the same clips."""
     n = len(over_NS)
     counts_DN = resamples(n)
-    draws_DS = (counts_DN @ over_NS) / (counts_DN @ under_NS)
-    return interval((over_NS.mean(0) / under_NS.mean(0)).mean(), draws_DS.mean(1), n)
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # what is divided by nothing is not finite, and sure of nothing
+        draws_DS = (counts_DN @ over_NS) / (counts_DN @ under_NS)
+        return interval((over_NS.mean(0) / under_NS.mean(0)).mean(), draws_DS.mean(1), n)
 
 
 def _tail(n: int) -> float:

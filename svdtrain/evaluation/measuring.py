@@ -28,8 +28,15 @@ class Measures(NamedTuple):
 
     values: dict[str, float | None]
     """By metric."""
-    embeddings_KD: list[list[float]]
-    """Of a few frames, each of length 1; empty where nothing embeds them."""
+    embeddings_KD: np.ndarray
+    """fp32, of a few frames, each of length 1; empty where nothing embeds them."""
+
+    def told(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {
+            "values": self.values,
+            "embeddings_KD": [[round(x, 6) for x in row] for row in self.embeddings_KD.tolist()],
+        }
 
 
 @torch.no_grad()
@@ -53,9 +60,9 @@ def measured(video: Footage, clip: Footage, names: Sequence[str]) -> Measures:
         number = one.measure(video, clip) if one.of_clips or not own else None
         values[one.name] = None if number is None else round(float(number), 6)
     if video.embeddings_TD is None or CMMD not in names:
-        return Measures(values, [])
+        return Measures(values, np.empty((0, 0), np.float32))
     chosen = np.linspace(0, len(video.embeddings_TD) - 1, KEPT).round().astype(int)
-    return Measures(values, normalised(video.embeddings_TD[chosen]).round(6).tolist())
+    return Measures(values, normalised(video.embeddings_TD[chosen]).astype(np.float32))
 
 
 def bank_of(videos: Iterable[np.ndarray]) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from svdtrain.evaluation.intervals import Estimate, ratio_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
 Kind = Literal["improving", "flat", "over-fitting", "forgetting", "worse", "unknown"]
@@ -15,8 +17,10 @@ NOTABLE = 0.01
 """Changes of a loss that are smaller say nothing, however sure they are: noise and clips are fixed, so most are sure."""
 FORGOTTEN = 0.05
 """So much more loss on generic clips is forgetting: every adapter moves away from them a little."""
-FEWEST = 3
-"""Clips below which nothing is said."""
+MOTION_KEPT, COPIED = 0.7, 0.5
+"""Of the base's motion and of the clips'; of the clips' own distance to the nearest training frames."""
+FEWEST = 4
+"""Clips below which nothing is said: an interval of three is hardly one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +47,8 @@ def judged(history: LossHistory) -> Verdict:
     held_out_KNS, steps = history.held_out_KNS, history.steps
     best = min(range(len(steps)), key=lambda look: float((held_out_KNS[look].mean(0) / held_out_KNS[0].mean(0)).mean()))
     if (n := held_out_KNS.shape[1]) < FEWEST or len(steps) < 2:
-        clips = f"{n} held-out clip{'s' * (n != 1)}"
-        return Verdict("unknown", f"unknown: {clips} and {len(steps)} looks say nothing", steps[best])
+        what = f"{n} held-out clip{'s' * (n != 1)} say nothing" if n < FEWEST else "there is nothing beside the base"
+        return Verdict("unknown", f"unknown: {what}", steps[best])
     kind, sentence = _of_held_out(history, best)
     if history.generic_KNS is not None:
         generic = ratio_of(history.generic_KNS[-1], history.generic_KNS[0])
@@ -84,3 +88,23 @@ def _change(ratio: Estimate) -> str:
     assert ratio.high is not None
     low, high = sorted(sign * (end - 1) for end in (ratio.low, ratio.high))
     return f"{sign * (ratio.value - 1):.0%} ({low:.0%} to {high:.0%}) {way}"
+
+
+def findings(tables: Mapping[str, Mapping[str, np.ndarray]], arm: str, *, base: str, clips: str) -> list[str]:
+    """What videos show that a loss does not: tables[metric][arm] are numbers [N], a clip each."""
+    found: list[str] = []
+    if (motion := tables.get("motion")) and len(motion[base]) >= FEWEST:
+        to_base, to_clips = (_ratio(motion[arm], motion[other]) for other in (base, clips))
+        if to_base.surely_below(MOTION_KEPT) and to_clips.surely_below(MOTION_KEPT):
+            found.append(f"motion is lost: {_change(to_base)} the base's, {_change(to_clips)} that of the clips")
+    if (copies := tables.get("nearest_training_frame")) and len(copies[base]) >= FEWEST:
+        to_clips = _ratio(copies[arm], copies[clips])
+        if to_clips.surely_below(COPIED) and to_clips.surely_below(_ratio(copies[base], copies[clips]).value):
+            found.append(
+                f"copies training frames: the nearest is {_change(to_clips)} its distance from the held-out clips"
+            )
+    return found
+
+
+def _ratio(over_N: np.ndarray, under_N: np.ndarray) -> Estimate:
+    return ratio_of(over_N[:, None], under_N[:, None])

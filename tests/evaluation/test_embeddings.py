@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from svdtrain.evaluation.embeddings import cmmd, temporal_consistency
+from svdtrain.evaluation.intervals import Estimate, interval
 
 RANDOM = np.random.default_rng(0)
 REFERENCE = RANDOM.normal(size=(24, 4, 16)) + 3 * np.eye(16)[0]
@@ -20,34 +21,31 @@ def by_definition(one_NKD: np.ndarray, other_NKD: np.ndarray) -> float:
     return 1000 * (kernel(one, one) + kernel(other, other) - 2 * kernel(one, other))
 
 
+def distance(videos_NKD: np.ndarray, reference_NKD: np.ndarray = REFERENCE) -> Estimate:
+    value, draws_D = cmmd(videos_NKD, reference_NKD)
+    return interval(value, draws_D, len(reference_NKD))
+
+
 def test_cmmd_is_its_definition() -> None:
     other = REFERENCE + np.eye(16)[1]
-    (found,) = cmmd([other], REFERENCE)
-    assert found.value == pytest.approx(by_definition(other, REFERENCE), rel=1e-9)
-    assert found.n == 24
+    assert distance(other).value == pytest.approx(by_definition(other, REFERENCE), rel=1e-9)
+    assert distance(7 * other).value == pytest.approx(distance(other).value, rel=1e-9), "only directions count"
 
 
-def test_a_set_is_at_no_distance_from_itself_and_order_does_not_matter() -> None:
-    same, shuffled = cmmd([REFERENCE, REFERENCE[::-1]], REFERENCE)
-    assert same.value == pytest.approx(0, abs=1e-9)
-    assert shuffled.value == pytest.approx(0, abs=1e-9)
+def test_a_set_is_at_no_distance_from_itself_in_any_order() -> None:
+    assert distance(REFERENCE).value == pytest.approx(0, abs=1e-9)
+    assert distance(REFERENCE[::-1]).value == pytest.approx(0, abs=1e-9)
 
 
-def test_it_orders_sets_and_is_surer_the_farther_they_are() -> None:
+def test_it_orders_sets_and_says_how_sure_it_is() -> None:
     noise = RANDOM.normal(size=REFERENCE.shape) * 0.1
-    near, far = cmmd([REFERENCE + noise, REFERENCE + noise + 2 * np.eye(16)[1]], REFERENCE)
+    near, far = distance(REFERENCE + noise), distance(REFERENCE + noise + 2 * np.eye(16)[1])
     assert near.high is not None
     assert far.surely_above(near.high)
-    assert far.low < far.value < far.high  # type: ignore[operator]
-
-
-def test_the_size_of_embeddings_does_not_matter() -> None:
-    assert cmmd([7 * REFERENCE], REFERENCE)[0].value == pytest.approx(0, abs=1e-9)
-
-
-def test_one_video_has_no_interval() -> None:
-    (found,) = cmmd([REFERENCE[:1]], REFERENCE[:1])
-    assert (found.low, found.high, found.n) == (None, None, 1)
+    assert far.low is not None
+    assert far.high is not None
+    assert far.low < far.value < far.high < 2 * far.low
+    assert distance(REFERENCE[:1], REFERENCE[:1]).low is None
 
 
 def test_consistency_is_the_mean_cosine_of_neighbours() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from svdtrain.evaluation.verdict import LossHistory, judged
+from svdtrain.evaluation.verdict import LossHistory, findings, judged
 
 Ratios = tuple[float, ...]
 
@@ -80,3 +80,34 @@ def test_what_is_not_sure_is_not_said() -> None:
     assert judged(LossHistory((0, 120), losses((1, 0.9), noise=0.4))).kind == "flat"
     assert judged(LossHistory((0, 120), losses((1, 0.5), clips=2))).kind == "unknown"
     assert judged(LossHistory((0,), losses((1,)))).kind == "unknown"
+
+
+SAME, HALF, TENTH = np.array([4.0, 5, 6, 8, 3]), np.array([2.0, 2.4, 3.1, 4, 1.6]), np.array([0.4, 0.5, 0.6, 0.9, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("motion", "copies", "words"),
+    [
+        ((SAME, SAME, SAME), (SAME, SAME, SAME), []),
+        ((SAME, SAME, TENTH), (SAME, SAME, SAME), ["motion is lost: 90% "]),
+        ((SAME, HALF, TENTH), (SAME, SAME, SAME), ["below the base's"]),
+        ((TENTH, SAME, TENTH), (SAME, SAME, SAME), []),  # as calm as the clips
+        ((SAME, TENTH, TENTH), (SAME, SAME, SAME), []),  # the base moves no more
+        ((SAME, SAME, SAME), (SAME, SAME, TENTH), ["copies training frames: the nearest is 90% "]),
+        ((SAME, SAME, SAME), (SAME, TENTH, TENTH), []),  # so does the base
+        ((SAME, SAME, TENTH), (SAME, SAME, TENTH), ["motion is lost", "copies"]),
+        ((SAME[:3], SAME[:3], TENTH[:3]), (SAME, SAME, SAME), []),  # too few to say
+    ],
+)
+def test_videos_show_lost_motion_and_copies(
+    motion: tuple[np.ndarray, ...], copies: tuple[np.ndarray, ...], words: list[str]
+) -> None:
+    names = ("clips", "base", "adapter")
+    tables = {
+        "motion": dict(zip(names, motion, strict=True)),
+        "nearest_training_frame": dict(zip(names, copies, strict=True)),
+    }
+    said = findings(tables, "adapter", base="base", clips="clips")
+    assert len(said) == len(words)
+    assert [word for word, line in zip(words, said, strict=True) if word not in line] == []
+    assert findings({}, "adapter", base="base", clips="clips") == []

@@ -53,7 +53,8 @@ class SampleVideos(Callback):
             self.last_step = step
             with self.average.applied(module):
                 videos = module.family.sample(self.requests)
-            comparison = Comparison(self.requests, self.truths, self.base_videos, videos)
+            shown = {"base": self.base_videos, "with adapter": videos}
+            comparison = Comparison(self.truths, shown, self.requests[0].fps)
             folder = self.run_dir / "samples" / f"step-{step:06d}"
             for index, (request, video) in enumerate(zip(self.requests, videos, strict=True)):
                 write_mp4(folder / f"input-{index}.mp4", video, request.fps)
