@@ -108,6 +108,7 @@ def _run(
         step=trainer.global_step,
         speed=parts.progress.summary(module),
         validation_ratios=parts.validation.ratios,
+        verdict=asdict(parts.validation.verdict()),
         dataset=asdict(data.describe()),
         bad_samples=dict(data.bad_samples.reasons),
         skipped_steps=parts.guard.skipped,
