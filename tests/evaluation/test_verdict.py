@@ -103,7 +103,7 @@ def test_videos_show_lost_motion_and_copies(
     motion: tuple[np.ndarray, ...], copies: tuple[np.ndarray, ...], words: list[str]
 ) -> None:
     names = ("clips", "base", "adapter")
-    tables = {
+    tables: dict[str, dict[str, np.ndarray]] = {
         "motion": dict(zip(names, motion, strict=True)),
         "nearest_training_frame": dict(zip(names, copies, strict=True)),
     }
