@@ -75,6 +75,7 @@ def test_a_fit_leaves_what_it_promises(trained: tuple[Path, str]) -> None:
     assert (record["state"], record["step"]) == ("done", 3)
     assert record["validation_ratios"]["0"] == 1.0
     assert list(record["validation_ratios"]) == ["0", "2", "3"]
+    assert f"verdict        {record['verdict']['sentence']}" in said
     assert 0 < record["speed"]["share_waiting_for_data"] < record["speed"]["share_outside_denoiser"] < 1
     assert record["dataset"]["train_clips"] > record["dataset"]["held_out_clips"] > 0
     header, *rows = (run / "metrics" / "from-000000" / "metrics.csv").read_text().splitlines()

@@ -21,11 +21,11 @@ from omegaconf import OmegaConf
 from svdtrain.config.schema import ModelConfig
 from svdtrain.data.datamodule import ClipDataModule
 from svdtrain.diffusion.noise_levels import zero_prediction_loss
+from svdtrain.evaluation.noise_grid import losses_on_grid
 from svdtrain.families.build import build_family
 from svdtrain.foundation.files import packaged
 from svdtrain.generation.sheets import contact_sheet, write_png
 from svdtrain.training.build import requests_from, to_frames
-from svdtrain.training.callbacks.validate import losses_on_grid
 from svdtrain.types import ClipBatch
 
 SIGMAS = [0.05, 0.1, 0.2, 0.5, 0.7, 2.0, 6.0, 10.0, 20.0, 50.0]
@@ -76,7 +76,7 @@ def main() -> None:
     held_out = data.held_out(24)
     looks = {"world": held_out} | {look: data_of(f"demo:{look}", model).held_out(16) for look in LOOKS}
     fidelity = {look: [psnr_and_square(family, clip) for clip in clips] for look, clips in looks.items()}
-    losses = losses_on_grid(family, held_out, SIGMAS)
+    losses = losses_on_grid(family, held_out, SIGMAS).mean(0).tolist()
     square = float(np.mean([square for _, square in fidelity["world"]]))
     zero = [zero_prediction_loss(sigma, square) for sigma in SIGMAS]
     requests = requests_from(model, held_out[: options.inputs], model.sampling_steps, seed=0)

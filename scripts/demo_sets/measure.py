@@ -17,11 +17,11 @@ from world import scene_of
 
 from svdtrain.adapters.pipelines import load_adapter, set_strength
 from svdtrain.config.schema import FitConfig
+from svdtrain.evaluation.noise_grid import losses_on_grid
 from svdtrain.families.build import build_family
 from svdtrain.families.protocol import ModelFamily, Request
 from svdtrain.generation.sheets import contact_sheet, write_png
 from svdtrain.training.build import build_data, requests_from, to_frames
-from svdtrain.training.callbacks.validate import losses_on_grid
 
 
 def goal_measures(goal: str, video: np.ndarray, truth: np.ndarray, source: str, look: np.ndarray) -> dict[str, float]:
@@ -80,7 +80,7 @@ def main() -> None:
     results, videos, losses = {}, {}, {}
     for label, strength in (("base", 0.0), ("adapter", 1.0)):
         set_strength(family.denoiser, strength)
-        losses[label] = losses_on_grid(family, held_out, config.validation.sigmas)
+        losses[label] = losses_on_grid(family, held_out, config.validation.sigmas).mean(0).tolist()
         videos[label] = sampled(family, requests, options.seeds)
         rows = [
             goal_measures(goal, video, truth, source, look)

@@ -111,6 +111,7 @@ def _run(
         speed=parts.progress.summary(module),
         peak_bytes=most_allocated(choose_device(config.trainer.device)),
         validation_ratios=parts.validation.ratios,
+        verdict=asdict(parts.validation.verdict()),
         dataset=asdict(data.describe()),
         bad_samples=dict(data.bad_samples.reasons),
         skipped_steps=parts.guard.skipped,

@@ -116,6 +116,7 @@ def tell(
         f"held-out loss is {ratio:.2f} of the base's; {speed['steps_per_second']:.2f} steps/s, "
         f"{speed['clips_per_second']:.2f} clips/s, {speed['share_outside_denoiser']:.0%} of the time outside the denoiser"
     )
+    console.print(f"verdict        {record.fields['verdict']['sentence']}", highlight=False, soft_wrap=True)
     if plan := record.fields.get("plan"):
         console.print(_against(plan, record.fields), highlight=False)
     if config.adapter.kind == "full":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from svdtrain.config.evaluation import EvaluateConfig
 from svdtrain.config.fields import listed
 from svdtrain.config.generation import GenerateConfig
 from svdtrain.config.preparation import PrepareConfig
@@ -30,6 +31,9 @@ def refuse_contradictions(config: BaseModel) -> None:
     if isinstance(config, GenerateConfig):
         _check_model(config.model)
         _check_generate(config)
+    if isinstance(config, EvaluateConfig):
+        _check_model(config.model)
+        _check_evaluate(config)
     if isinstance(config, PrepareConfig):
         _check_prepare(config)
 
@@ -43,6 +47,8 @@ def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
         causes = _causes_prepare(config)
     if isinstance(config, ExportSettings) and "merged" not in config.to:
         causes = [("strength", "only to=merged holds a strength")]
+    if isinstance(config, EvaluateConfig):
+        causes = _causes_evaluate(config)
     if isinstance(config, MergeConfig):
         causes = _causes_merge(config)
     if isinstance(config, SelftestConfig):
@@ -147,6 +153,18 @@ def _check_generate(config: GenerateConfig) -> None:
         _check_strengths(key, listed(config.image_adapter_strength), count)
 
 
+def _check_evaluate(config: EvaluateConfig) -> None:
+    if config.adapter and config.adapters:
+        raise UsageError("adapters: adapter is given, too", "adapters=A,B for several")
+    if not config.adapter and not config.adapters:
+        raise UsageError("adapter: is not set", "adapter=RUN_OR_FILE, or adapters=A,B")
+    for key in ("adapters", "strengths", "seeds", "metrics", "motion_buckets"):
+        if len(values := getattr(config, key) or []) > len(set(values)):
+            raise UsageError(f"{key}: one of them is named twice", f"name each of {key} once")
+    if config.shard and int(config.shard.partition("/")[0]) >= (parts := int(config.shard.partition("/")[2])):
+        raise UsageError(f"shard: {config.shard}: there is no such part", f"shard=0/{parts} to {parts - 1}/{parts}")
+
+
 def _check_strengths(key: str, strengths: list[float], adapters: int) -> None:
     if len(strengths) not in (1, adapters):
         raise UsageError(f"{key}: {len(strengths)} numbers for {adapters} adapters", "one for each, or one for all")
@@ -200,6 +218,14 @@ def _causes_generate(config: GenerateConfig) -> list[tuple[str, str]]:
     elif not config.image_adapter:
         causes += [("image_adapter_strength", "image_adapter is not set")]
     return causes
+
+
+def _causes_evaluate(config: EvaluateConfig) -> list[tuple[str, str]]:
+    causes = _causes_model(config.model)
+    if not config.inputs:
+        names = ("seeds", "steps", "metrics", "motion_buckets", "copies_of")
+        causes += [(name, "inputs is 0, which makes no videos") for name in names]
+    return causes + ([] if config.generic else [("generic_clips", "generic is not set")])
 
 
 def _causes_merge(config: MergeConfig) -> list[tuple[str, str]]:

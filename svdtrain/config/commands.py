@@ -77,6 +77,19 @@ COMMANDS = (
         ),
     ),
     Command(
+        "evaluate",
+        "svdtrain.commands.evaluate",
+        "evaluate",
+        "evaluation.EvaluateConfig",
+        "measure what an adapter changes: losses, videos beside the base's, a verdict",
+        (
+            "adapter=runs/style_lora/TIME",
+            "adapter=FILE data=shards/ generic=others/ strengths=0.5,1",
+            "adapters=RUN1,RUN2 data=shards/ inputs=16 seeds=0,1 motion_buckets=60,127,200",
+            "adapter=RUN shard=0/4     # one process of four; none waits for another",
+        ),
+    ),
+    Command(
         "prepare",
         "svdtrain.commands.prepare",
         "prepare",

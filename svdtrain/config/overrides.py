@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_JOBS = 1000
 """Of one key's sweep."""
 OPTIONAL_GROUPS = ("config", "debug", "local")
-NAMESAKES = {"adapter": "adapter_files", "model": "caption_model"}
+NAMESAKES = {"adapter": "adapter_files", "model": "caption_model", "data": "data_source"}
 """Keys that name a group of another command: Hydra would take `adapter=RUN` for a choice in configs/adapter/."""
 
 
@@ -114,7 +114,7 @@ def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) ->
         key, equals, value = argument.partition("=")
         if bare and not argument.startswith(("~", "+")) and not (equals and re.fullmatch(r"[\w.@-]+", key)):
             words.append(argument)
-        elif key in lists and equals and not value.startswith("["):
+        elif key in lists and equals and value != "null" and not value.startswith("["):
             made.append(f"{key}=[{','.join(map(quoted, value.split(',')))}]")
         elif key in texts and value not in ("", "null", "???") and value[0] not in "'\"":
             made.append(f"{key}={quoted(value)}")

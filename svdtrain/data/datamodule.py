@@ -13,6 +13,7 @@ import torch
 
 from svdtrain.data.bad_samples import FEWEST_COUNTED, BadSamplePolicy, BadSamples
 from svdtrain.data.buckets import Sampling, lanes_of
+from svdtrain.data.fixed import spread
 from svdtrain.data.frames import choose_times
 from svdtrain.data.isolation import DecodeChild
 from svdtrain.data.loading import ClipLoader, GlobalBatches
@@ -152,11 +153,11 @@ class ClipDataModule(pl.LightningDataModule):
         remote = [shard.remote for shard in train.columns.shards if shard.remote]
         if remote:
             remote[0].cache.check_room(remote, self.shuffle_shards * len(self.manifest.weights))
-        chosen = _spread(len(train), MOST_CHECKED)
+        chosen = spread(len(train), MOST_CHECKED)
         if not self.bad_samples.policy.skip:
             chosen = [*np.flatnonzero(self._unfit())[:MOST_CHECKED].tolist(), *chosen]
         pairs = [(train[place], lanes.samplings[lanes.lane_N[place]]) for place in chosen]
-        pairs += [(self._held_out[place], self.sampling) for place in _spread(len(self._held_out), MOST_CHECKED // 4)]
+        pairs += [(self._held_out[place], self.sampling) for place in spread(len(self._held_out), MOST_CHECKED // 4)]
         self._probe(pairs)
         self._checked = True
 
@@ -174,7 +175,7 @@ class ClipDataModule(pl.LightningDataModule):
 
         At the model's size, buckets or not. Where bad samples are skipped, the next good clip stands in.
         """
-        chosen = _spread(len(self._held_out), limit)
+        chosen = spread(len(self._held_out), limit)
         taken = set(chosen)
         spare = (place for place in range(len(self._held_out)) if place not in taken)
         batches: list[ClipBatch] = []
@@ -279,8 +280,3 @@ class ClipDataModule(pl.LightningDataModule):
             counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in bad.most_common())
             message = f"{len(pairs) - met} of {len(pairs)} clips are usable: {counts}; the last: {last.message}"
             raise DataError(message, last.hint)
-
-
-def _spread(count: int, limit: int) -> list[int]:
-    chosen = min(limit, count)
-    return [index * count // chosen for index in range(chosen)]

@@ -39,6 +39,7 @@ SPEC = FamilySpec(
     needs_image=True,
     needs_text=True,
     frames_alone=True,
+    embeds_images=True,
 )
 
 

@@ -81,6 +81,10 @@ class LoadedModel(ABC):
         """The size itself where this checkpoint can do it, as most can; else one near to it."""
         return Size(frames, height, width)
 
+    def embed_images(self, image_BCHW: Tensor) -> Tensor:  # noqa: ARG002
+        """By a family whose spec says so."""
+        raise AssertionError(f"{self.spec.name} has no image encoder")
+
     def unread(self, prompt: str) -> str:  # noqa: ARG002
         """The end of a prompt that the text encoder does not read; empty where it reads all, or there is none."""
         return ""

@@ -38,6 +38,10 @@ class FamilySpec:
     needs_text: bool
     frames_alone: bool
     """The VAE encodes each frame by itself, so that windows of a clip share latents."""
+    embeds_images: bool = False
+    """It has an image encoder of CLIP's kind, by which pictures can be compared."""
+    reads_motion: bool = False
+    """It is told a motion bucket."""
     also_loads: tuple[str, ...] = ()
     """Other pipelines whose folders hold what it needs."""
 
@@ -135,6 +139,10 @@ class ModelFamily(Protocol):
 
     def encode_conditions(self, clips: ClipBatch, encoded: EncodedClips, draws: Draws) -> Conditions:
         """What the denoiser is told about each clip. Of the pixels only the first frame is looked at."""
+        ...
+
+    def embed_images(self, image_BCHW: Tensor) -> Tensor:
+        """Where the spec says that it does: embeddings [B, 1, D] of whole frames in [-1, 1]."""
         ...
 
     def denoise(self, noisy: NoisyLatents, conditions: Conditions) -> Tensor:

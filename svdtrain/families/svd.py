@@ -46,6 +46,8 @@ SPEC = FamilySpec(
     needs_image=True,
     needs_text=False,
     frames_alone=True,
+    embeds_images=True,
+    reads_motion=True,
 )
 
 
@@ -147,6 +149,7 @@ class SVDFamily(LoadedModel):
         ids_BD = torch.stack([clips.fps_B.to(level_B) - 1, clips.motion_bucket_B.to(level_B), level_B], dim=1)
         return SVDConditions(latents_BCHW, encoded.embeddings_BLD, ids_BD)
 
+    @torch.no_grad()
     def embed_images(self, image_BCHW: Tensor) -> Tensor:
         """CLIP image embeddings [B, 1, D] of full frames in [-1, 1], resized and normalised as the pipeline does."""
         small_BCHW = (_resize_with_antialiasing(image_BCHW, (224, 224)) + 1.0) / 2.0

@@ -24,7 +24,7 @@ def motion_score(frames_THWC: np.ndarray, fps: float) -> float:
     """
     assert fps > 0
     step = max(1, min(round(fps / SAMPLES_PER_SECOND), len(frames_THWC) - 1))
-    greys = [_small_grey(frame_HWC) for frame_HWC in frames_THWC[::step]]
+    greys = [small_grey(frame_HWC) for frame_HWC in frames_THWC[::step]]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     lengths = [
         float(np.linalg.norm(flow.calc(before, after, np.empty(0)), axis=-1).mean())
@@ -52,7 +52,8 @@ def bucket_ids(scores: Sequence[float]) -> list[int]:
     return np.rint(np.where(percentile <= 0.5, lower, upper)).astype(int).tolist()
 
 
-def _small_grey(frame_HWC: np.ndarray) -> np.ndarray:
+def small_grey(frame_HWC: np.ndarray) -> np.ndarray:
+    """uint8 [h, 256] of a uint8 RGB frame, at least 32 high: what flow is measured on."""
     height, width = frame_HWC.shape[:2]
     size = WIDTH, max(LEAST_HEIGHT, round(height * WIDTH / width))
     way = cv2.INTER_AREA if width > WIDTH else cv2.INTER_LINEAR

@@ -25,6 +25,7 @@ from svdtrain.families.protocol import Request
 from svdtrain.families.registry import spec_of
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
+from svdtrain.generation.video_files import to_frames
 from svdtrain.training.checkpoint import FolderCheckpoint
 from svdtrain.training.encoding_cache import EncodingCache
 from svdtrain.training.module import FineTuning
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from pytorch_lightning.callbacks import Callback
     from pytorch_lightning.loggers import Logger
-    from torch import Tensor
 
     from svdtrain.config.schema import DataConfig, FitConfig, ModelConfig
     from svdtrain.families.protocol import FamilySpec, ModelFamily
@@ -221,11 +221,6 @@ def requests_from(model: ModelConfig, clips: Sequence[ClipBatch], steps: int, se
         )
         for index, clip in enumerate(clips)
     ]
-
-
-def to_frames(pixels_TCHW: Tensor) -> np.ndarray:
-    """fp32 [-1, 1] to uint8 [T, H, W, 3]."""
-    return ((pixels_TCHW + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
 def adapter_info(config: FitConfig, base_fingerprint: str, version: str, data: ClipDataModule) -> AdapterInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import diffusers
@@ -61,6 +62,13 @@ def test_a_family_goes_through_every_command(
     assert main(["generate", f"adapter={tmp_path}/run", *options]) == 0, capsys.readouterr().err
     assert "not read" in capsys.readouterr().err
     assert (tmp_path / "a.mp4").is_file()
+
+    few = ["clips=1", "training_clips=0", "inputs=1", "steps=1", "copies_of=0", "sigmas=0.5,10"]
+    assert main(["evaluate", f"adapter={tmp_path}/run", *few]) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
+    assert found["losses"]["held_out"]["arms"]["adapter"]["ratio"]["value"] != 1
+    assert ("first_frame_ssim" in found["metrics"]) == spec.needs_image
+    assert ("cmmd" in found["absent"]) != spec.embeds_images
 
     export = ["export", f"adapter={tmp_path}/run", "to=diffusers,peft,merged", "dtype=fp32", *model]
     assert main(export) == 0, capsys.readouterr().err

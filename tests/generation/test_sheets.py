@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from svdtrain.data.decoding import probe
-from svdtrain.families.protocol import Request
 from svdtrain.generation.comparison import Comparison
 from svdtrain.generation.sheets import contact_sheet, side_by_side, stacked, write_png
 
@@ -95,9 +94,9 @@ def test_a_png_is_written_without_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inputs", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])
 def test_a_comparison_writes_its_files(tmp_path: Path, inputs: int, height: int, width: int) -> None:
-    request = Request(Image.new("RGB", (width, height)), 4, height, width, 1, 0, 7, 127)
     video = flat_video(4, height, width)
-    comparison = Comparison([request] * inputs, [video] * inputs, [video + 60] * inputs, [video + 120] * inputs)
+    made = {"base": [video + 60] * inputs, "with adapter": [video + 120] * inputs}
+    comparison = Comparison([video] * inputs, made, 7)
     comparison.write_sheet(tmp_path / "sheet.png")
     comparison.write_video(tmp_path / "both.mp4")
     sheet_HWC = np.asarray(Image.open(tmp_path / "sheet.png"))

@@ -57,7 +57,8 @@ class SampleVideos(Callback):
                 videos = module.family.sample(self.requests)
             if not trainer.is_global_zero:
                 return
-            comparison = Comparison(self.requests, self.truths, self.base_videos, videos)
+            shown = {"base": self.base_videos, "with adapter": videos}
+            comparison = Comparison(self.truths, shown, self.requests[0].fps)
             folder = self.run_dir / "samples" / f"step-{step:06d}"
             for index, (request, video) in enumerate(zip(self.requests, videos, strict=True)):
                 write_mp4(folder / f"input-{index}.mp4", video, request.fps)

@@ -6,57 +6,33 @@ The training loss is mostly the random choice of noise level; this one moves onl
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from pytorch_lightning.callbacks import Callback
 
-from svdtrain.diffusion.objective import mean_error_per_clip
-from svdtrain.foundation.seeding import Draws
+from svdtrain.evaluation.noise_grid import PreparedClip, losses_on_grid, prepare
+from svdtrain.evaluation.verdict import LossHistory, judged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pytorch_lightning as pl
 
-    from svdtrain.families.protocol import ModelFamily
+    from svdtrain.evaluation.verdict import Verdict
     from svdtrain.training.callbacks.average import WeightAverage
     from svdtrain.training.module import FineTuning
     from svdtrain.types import ClipBatch
-
-_SEED = 20_260_101
-"""Of all validation noise, in every run: ratios of different runs can be compared."""
-
-
-@torch.no_grad()
-def losses_on_grid(family: ModelFamily, clips: Sequence[ClipBatch], sigmas: Sequence[float]) -> list[float]:
-    """Mean loss per sigma over clips (batches of one), without condition dropout; noise keyed by clip and sigma.
-
-    Clips that come with their encodings are not encoded again.
-    """
-    totals = [0.0] * len(sigmas)
-    for clip in clips:
-        device = next(family.denoiser.parameters()).device
-        draws = Draws(_SEED, clip.keys_B, device=device)
-        encoded = clip.encoded.to(device) if clip.encoded else family.encode_clips(clip)
-        latents_BTCHW = family.posterior(encoded).mode()
-        conditions = family.encode_conditions(clip, encoded, draws)
-        for index, sigma in enumerate(sigmas):
-            noise_BTCHW = replace(draws, seed=_SEED + 1 + index).normal("noise", tuple(latents_BTCHW.shape[1:]))
-            sigma_B = torch.full((len(clip.keys_B),), sigma, device=latents_BTCHW.device)
-            noisy = family.objective.corrupt(latents_BTCHW, noise_BTCHW, sigma_B)
-            error_B = mean_error_per_clip(family.denoise(noisy, conditions), noisy.target_BTCHW)
-            totals[index] += float((error_B * noisy.weight_B).mean())
-    return [total / len(clips) for total in totals]
 
 
 class SigmaGridValidation(Callback):
     """Logs val_sigma_S (loss), val_ratio_S and val_ratio (adapter over base) every few optimizer steps."""
 
     def __init__(self, clips: Sequence[ClipBatch], sigmas: Sequence[float], every: int, average: WeightAverage) -> None:
-        self.clips, self.sigmas, self.every, self.average = clips, sigmas, every, average
-        self.base_losses: list[float] = []
+        self.clips: Sequence[ClipBatch | PreparedClip] = clips
+        self.sigmas, self.every, self.average = sigmas, every, average
+        self.losses: dict[int, list[list[float]]] = {}
+        """Of each look, by step (0: the base), clip and noise level."""
         self.ratios: dict[int, float] = {}
         self.last_step = 0
         self.by_level: dict[str, float] = {}
@@ -64,13 +40,9 @@ class SigmaGridValidation(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """The base's losses: an adapter starts as the identity. Clips are encoded once for all looks."""
-        self.clips = [
-            replace(clip, pixels_BTCHW=clip.pixels_BTCHW[:, :1], encoded=module.family.encode_clips(clip).to("cpu"))
-            for clip in self.clips
-        ]
-        if not self.base_losses:
-            self.base_losses = self._losses(module)
-            self._log(trainer, 0, self.base_losses)
+        self.clips = [clip if isinstance(clip, PreparedClip) else prepare(module.family, clip) for clip in self.clips]
+        if not self.losses:
+            self._look(trainer, module, 0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401
         """On the grid of steps, and at the last."""
@@ -78,7 +50,13 @@ class SigmaGridValidation(Callback):
         if step != self.last_step and (step % self.every == 0 or step == trainer.max_steps):
             self.last_step = step
             with self.average.applied(module):
-                self._log(trainer, step, self._losses(module))
+                self._look(trainer, module, step)
+
+    def verdict(self) -> Verdict:
+        """What the looks so far say, of held-out clips alone."""
+        shape = np.shape(self.losses[0])
+        looks = {step: losses for step, losses in sorted(self.losses.items()) if np.shape(losses) == shape}
+        return judged(LossHistory(tuple(looks), np.array(list(looks.values()), np.float64)))
 
     def in_short(self) -> str:
         """The last look as JSON; empty before the first."""
@@ -87,12 +65,11 @@ class SigmaGridValidation(Callback):
         ratio = round(self.ratios[max(self.ratios)], 4)
         return json.dumps({"held_out_loss_ratio": ratio, "by_noise_level": self.by_level, "step": max(self.ratios)})
 
-    def _losses(self, module: FineTuning) -> list[float]:
+    def _look(self, trainer: pl.Trainer, module: FineTuning, step: int) -> None:
         with module.trainer.precision_plugin.forward_context():
-            return losses_on_grid(module.family, self.clips, self.sigmas)
-
-    def _log(self, trainer: pl.Trainer, step: int, losses: list[float]) -> None:
-        ratios = [loss / base for loss, base in zip(losses, self.base_losses, strict=True)]
+            self.losses[step] = losses_on_grid(module.family, self.clips, self.sigmas).tolist()
+        losses, base = (np.mean(self.losses[each], axis=0).tolist() for each in (step, 0))
+        ratios = [loss / own for loss, own in zip(losses, base, strict=True)]
         self.ratios[step] = sum(ratios) / len(ratios)
         self.by_level = {f"{sigma:g}": round(r, 4) for sigma, r in zip(self.sigmas, ratios, strict=True)}
         row = {"val_ratio": self.ratios[step]}
@@ -103,7 +80,7 @@ class SigmaGridValidation(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The base's losses, so that a resumed run keeps its yardstick."""
-        kept = ("base_losses", "ratios", "last_step", "by_level")
+        kept = ("losses", "ratios", "last_step", "by_level")
         return {name: getattr(self, name) for name in kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
