@@ -182,6 +182,13 @@ def test_readmes_table_of_models_is_what_the_registry_and_the_configs_say() -> N
     assert readme == with_table(readme), "PYTHONPATH=. python scripts/model_table.py writes it"
 
 
+def test_readmes_table_of_cards_is_what_was_foretold_and_measured() -> None:
+    from scripts.card_table import with_table
+
+    readme = (ROOT / "README.md").read_text()
+    assert readme == with_table(readme), "PYTHONPATH=. python scripts/card_table.py --keep writes it"
+
+
 def test_the_tables_of_faults_are_what_the_selftest_found() -> None:
     from scripts.fault_table import FAULTS, README, counts, kept_rows, table, with_part
     from svdtrain.selftest.faults.table import TABLE

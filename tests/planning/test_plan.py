@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from torch import nn
 
 from svdtrain.cli import main
@@ -106,6 +109,17 @@ def test_a_plan_tells_rungs_cards_and_costs(capsys: pytest.CaptureFixture[str]) 
     assert [(card["card"], card["rung"]) for card in plan["cards"]] == [("rtx4090", "none"), ("h200", "none")]
     assert plan["cards"][0]["cost"] == pytest.approx(2 * plan["cards"][0]["hours"])
     assert not plan["needs_less"]
+
+
+@pytest.mark.slow
+def test_the_readmes_plan(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By published sizes: there is no such model here."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert main(["plan", "config=style_lora", "model=svd_xt", "card=rtx4090", "price=0.4"]) == 0
+    said = capsys.readouterr().out
+    assert "svd_xt: 25 frames of 576 x 1024, batch 1, lora on attention and feed forward, bf16-mixed" in said
+    assert "sizes as published" in said
+    assert re.search(r"rtx4090 +24 GiB +blocks +\d+\.\d\d +\d+ h \d+ min +\d+\.\d\d", said)
 
 
 def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
