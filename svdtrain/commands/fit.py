@@ -19,7 +19,7 @@ from svdtrain.commands.relief import ask
 from svdtrain.commands.run_folder import checkpoint_of, going_on, opened
 from svdtrain.families.build import build_family, refuse_sizes
 from svdtrain.foundation.errors import LostRank
-from svdtrain.foundation.hardware import choose_device, is_first_rank
+from svdtrain.foundation.hardware import choose_device, hardware, is_first_rank
 from svdtrain.foundation.out_of_memory import is_out_of_memory, most_allocated
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.launching.launcher import leave_with_launcher
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
     from svdtrain.config.schema import FitConfig, TrainerConfig
     from svdtrain.data.datamodule import ClipDataModule
+    from svdtrain.families.protocol import ModelFamily
     from svdtrain.foundation.errors import SystemFault
+    from svdtrain.planning.ladder import Rung
     from svdtrain.reporting.run_record import RunRecord
     from svdtrain.training.module import FineTuning
 
@@ -83,7 +85,7 @@ def _run(
     if checkpoint:  # before anything is written
         data.changes(FolderCheckpoint().load_checkpoint(checkpoint)[type(data).__qualname__], config.trainer.ranks)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
-    record.update(state="running", rung=config.memory.rung, plan=rung.as_record() if rung else None)
+    record.update(state="running", **_foreknown(config, family, rung))
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
 
     parts = assemble(config, data, family, console, record, base_fingerprint)
@@ -124,6 +126,12 @@ def _run(
     if config.trainer.requeue and stopped == LostRank.exit_code:
         console.print(f"queued again: Slurm job {queue_again()}", highlight=False)
     return stopped
+
+
+def _foreknown(config: FitConfig, family: ModelFamily, rung: Rung | None) -> dict[str, Any]:
+    """What run.json tells before the first step."""
+    told = {"rung": config.memory.rung, "plan": rung.as_record() if rung else None}
+    return told | {"hardware": hardware(config.trainer.device), "use": family.spec.use}
 
 
 def _about(config: FitConfig, data: ClipDataModule, base: str) -> dict[str, Any]:

@@ -90,6 +90,19 @@ COMMANDS = (
         ),
     ),
     Command(
+        "report",
+        "svdtrain.commands.report",
+        "report",
+        "reporting.ReportConfig",
+        "make a page about a run: verdict, videos beside the base's, curves, cost, how to use it",
+        (
+            "runs/style_lora/TIME",
+            "RUN out=report.html price=0.4",
+            "RUN evaluation=compared/     # an evaluation that is kept elsewhere",
+        ),
+        bare="run",
+    ),
+    Command(
         "prepare",
         "svdtrain.commands.prepare",
         "prepare",

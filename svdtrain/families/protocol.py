@@ -45,6 +45,11 @@ class FamilySpec:
     also_loads: tuple[str, ...] = ()
     """Other pipelines whose folders hold what it needs."""
 
+    @property
+    def use(self) -> dict[str, str | bool]:
+        """What run.json tells a reader who has no families at hand."""
+        return {"pipeline": self.pipeline_class, "image": self.needs_image, "text": self.needs_text}
+
 
 @dataclass(frozen=True)
 class Noise:

@@ -18,6 +18,13 @@ def choose_device(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def hardware(wanted: str) -> str:
+    """What trains, in words: a card's name, or the CPU's cores."""
+    if choose_device(wanted) == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU, {os.cpu_count()} {'core' if os.cpu_count() == 1 else 'cores'}"
+
+
 def choose_precision(wanted: str, device: str) -> str:
     """auto: fp32 on a CPU, bf16 where the card has it, else fp16 with loss scaling."""
     if wanted != "auto":

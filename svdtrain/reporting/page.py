@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
 from svdtrain.foundation.files import packaged
@@ -70,6 +72,57 @@ class Sheet:
 
 
 @dataclass(frozen=True)
+class Film:
+    """A video and its middle frame, as data URIs; without the video the frame stands alone."""
+
+    label: str
+    poster: str
+    width: int
+    height: int
+    video: str = ""
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Videos of one input, which play in step."""
+
+    title: str
+    films: tuple[Film, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A command, code or a file, letter by letter."""
+
+    title: str
+    text: str
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A sentence, and where the reader may look further."""
+
+    text: str
+    link: str = ""
+    """Ours, never a stranger's."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the page comes to, in plain words."""
+
+    level: str
+    """good, mild or serious."""
+    says: str
+    lines: tuple[str, ...] = ()
+    next: str = ""
+    marks: tuple[str, ...] = ()
+    """What is missing or damaged."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A chapter of the page; what is empty is left out."""
 
@@ -80,7 +133,10 @@ class Section:
     tables: tuple[Table, ...] = ()
     sheets: tuple[Sheet, ...] = ()
     wide: bool = False
-    """Strips of many frames: one to a row."""
+    """Strips of many frames, or wide drawings: one to a row."""
+    screenings: tuple[Screening, ...] = ()
+    listings: tuple[Listing, ...] = ()
+    paragraphs: tuple[Paragraph, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,18 +151,35 @@ class Page:
     sections: tuple[Section, ...]
     footer: str
     nothing_wrong: str = field(default="Nothing was found that needs mending.")
+    verdict: Verdict | None = None
+    """Of a report."""
 
 
 def render(page: Page) -> bytes:
-    """The page as UTF-8 HTML. It loads nothing and runs nothing; every text on it is escaped."""
+    """The page as UTF-8 HTML. It loads nothing; every text on it is escaped.
+
+    It runs nothing, but for a report's own script, which its policy names by hash: no other would run.
+    """
+    pages = packaged("assets") / "pages"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(packaged("assets") / "pages"),
+        loader=jinja2.FileSystemLoader(pages),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("inspect.html").render(page=page).encode("utf-8", "replace")
+    script = (pages / "report.js").read_text()
+    mark = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("report.html" if page.verdict else "inspect.html")
+    return template.render(page=page, script=Markup(script), script_mark=mark).encode("utf-8", "replace")
+
+
+def picture_uri(frame_HWC: np.ndarray, width: int) -> str:
+    """A frame as a JPEG of at most `width` pixels."""
+    picture = Image.fromarray(frame_HWC)
+    if picture.width > width:
+        picture = picture.resize((width, max(1, round(picture.height * width / picture.width))))
+    return _jpeg(picture)
 
 
 def strip(frames_THWC: np.ndarray, title: str, facts: tuple[str, ...], caption: str = "", *, height: int = 96) -> Strip:
@@ -119,10 +192,13 @@ def strip(frames_THWC: np.ndarray, title: str, facts: tuple[str, ...], caption: 
     for picture in small:
         row.paste(picture, (left, 0))
         left += picture.width + gap
+    return Strip(_jpeg(row), width, height, title, facts, caption)
+
+
+def _jpeg(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    row.save(buffer, "JPEG", quality=82)
-    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Strip(uri, width, height, title, facts, caption)
+    picture.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _sized(frame_HWC: np.ndarray, height: int) -> Image.Image:
