@@ -50,18 +50,6 @@ COMMANDS = (
         ),
     ),
     Command(
-        "plan",
-        "svdtrain.commands.plan",
-        "plan",
-        "planning.PlanConfig",
-        "foretell a fit's memory, time and cost on any card, without weights or a GPU",
-        (
-            "config=style_lora model=svd_xt",
-            "config=motion_lora model=svd_xt card=rtx4090 price=0.4",
-            "config=style_lora model=cogvideox_5b card=h100,h200 format=json",
-        ),
-    ),
-    Command(
         "generate",
         "svdtrain.commands.generate",
         "generate",
@@ -136,6 +124,18 @@ COMMANDS = (
             "source=demo:style",
             "source=shards/ out=page.html model=svd_xt data.fps=7",
             "source=videos/     # before they are prepared",
+        ),
+    ),
+    Command(
+        "plan",
+        "svdtrain.commands.plan",
+        "plan",
+        "planning.PlanConfig",
+        "foretell a fit's memory, time and cost on any card, without weights or a GPU",
+        (
+            "config=style_lora model=svd_xt",
+            "config=motion_lora model=svd_xt card=rtx4090 price=0.4",
+            "config=style_lora model=cogvideox_5b card=h100,h200 format=json",
         ),
     ),
     Command(

@@ -71,8 +71,8 @@ operators, scripts/benchmarks/results/2026-11-28-h200-operators.json, and taken 
 COPIES = 0.8
 """Of the bandwidth, where products, convolutions and attention are bound by it."""
 HOST = 34e-6
-"""Seconds that Python and torch take for an operation that is work, with the views around it: 14 frames of 256 x 256 are bound by
-it on that machine (194 ms for 5,725 of them)."""
+"""Seconds that Python and torch take for an operation that is work, with the views around it: 14 frames of 256 x 256 are
+bound by it on that machine (194 ms for 5,725 of them)."""
 LINK = 27e9
 """Bytes a second to the CPU's memory and back, beside the work of the step: offload's, on that machine."""
 
