@@ -19,8 +19,8 @@ import diffusers
 import peft
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from svdtrain.planning.costs import FLOPS
 from svdtrain.planning.memory import LiveStorages
 
 if TYPE_CHECKING:
@@ -43,25 +43,9 @@ class CountedWork(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
         self.operations += 1
-        if formula := _FORMULAS.get(packet):
+        if formula := FLOPS.get(packet):
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
         return result
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:  # noqa: ANN401
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
-
-
-def _attention_backward(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:  # noqa: ANN401
-    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
-
-
-_ATEN = torch.ops.aten
-_FORMULAS: dict[Any, Callable[..., int]] = dict(flop_registry) | {
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    _ATEN.addmm_: flop_registry[_ATEN.addmm],
-}
 
 
 class Clock:

@@ -18,7 +18,7 @@ from svdtrain.commands.evaluate_report import tell, write
 from svdtrain.commands.evaluated import Evaluated, arms_of, data_of, evaluated, model_of
 from svdtrain.data.fixed import fixed_clips, read_fixed
 from svdtrain.data.isolation import DecodeChild
-from svdtrain.evaluation.metrics import absent, metric, metric_names
+from svdtrain.evaluation.metrics import CMMD, absent, metric, metric_names
 from svdtrain.evaluation.noise_grid import levels_of
 from svdtrain.evaluation.results import Results
 from svdtrain.evaluation.summary import Found, summarised
@@ -51,8 +51,8 @@ def run(config: EvaluateConfig, overrides: list[str]) -> None:
     found = [evaluated(place) for place in config.adapters or [config.adapter or ""]]
     number, parts = _part(config)
     model = model_of(config, overrides, found[0])
-    for name in config.metrics or ():
-        metric(name) if name != "cmmd" else None
+    for name in set(config.metrics or ()) - {CMMD}:
+        metric(name)  # refused by its name before anything is loaded
     out = Path(config.out) if config.out else (found[0].run_dir or found[0].file.parent) / "evaluation"
     refuse_unwritable(out)
     marks = [mark for one in found for mark in one.marks()]

@@ -12,8 +12,9 @@ from svdtrain.adapters.container import Container
 from svdtrain.adapters.files import adapter_path
 from svdtrain.adapters.spec import AdapterInfo
 from svdtrain.config.schema import DataConfig, FitConfig
-from svdtrain.evaluation.work import BASE, Arm, sha256_of
+from svdtrain.evaluation.work import BASE, Arm
 from svdtrain.foundation.errors import UsageError, shown
+from svdtrain.foundation.files import sha256_of
 from svdtrain.reporting.run_record import RunRecord
 
 if TYPE_CHECKING:

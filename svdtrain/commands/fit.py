@@ -20,7 +20,7 @@ from svdtrain.commands.run_folder import checkpoint_of, going_on, opened
 from svdtrain.families.build import build_family, refuse_sizes
 from svdtrain.foundation.errors import LostRank
 from svdtrain.foundation.hardware import choose_device, hardware, is_first_rank
-from svdtrain.foundation.out_of_memory import is_out_of_memory, most_allocated
+from svdtrain.foundation.out_of_memory import is_out_of_memory
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.launching.launcher import leave_with_launcher
 from svdtrain.launching.notice import Notice
@@ -111,7 +111,6 @@ def _run(
         state="stopped" if stopped else "done",
         step=trainer.global_step,
         speed=parts.progress.summary(module),
-        peak_bytes=most_allocated(choose_device(config.trainer.device)),
         validation_ratios=parts.validation.ratios,
         verdict=asdict(parts.validation.verdict()),
         dataset=asdict(data.describe()),

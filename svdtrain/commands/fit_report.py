@@ -60,7 +60,7 @@ def introduce(
 def _against(plan: dict[str, Any], fields: dict[str, Any]) -> str:
     """What was predicted, and what it came to."""
     each = fields["speed"]["seconds_per_batch"]
-    peak, real = shown_size(plan["peak_bytes"]), fields["peak_bytes"]
+    peak, real = shown_size(plan["peak_bytes"]), fields["speed"]["peak_bytes"]
     memory = f"{peak}, really {shown_size(real)}" if real else peak
     time = (
         f"{predicted:.2f} s a batch, really {each:.2f}"

@@ -17,7 +17,7 @@ from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.planning.cards import CARDS, CONTEXT, MARGIN, card_of
 from svdtrain.planning.duration import step_seconds
 from svdtrain.planning.ladder import with_rung
-from svdtrain.planning.plan import plan
+from svdtrain.planning.plan import plan, room_on
 from svdtrain.planning.relief import MOST_MENDS, mends
 from svdtrain.reporting.tables import duration, text_table
 from svdtrain.training import build
@@ -25,6 +25,7 @@ from svdtrain.training import build
 if TYPE_CHECKING:
     from svdtrain.config.planning import PlanConfig
     from svdtrain.data.datamodule import ClipDataModule
+    from svdtrain.planning.cards import Card
     from svdtrain.planning.plan import OnCard, Plan
 
 
@@ -33,12 +34,8 @@ def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
     quiet_packages()
     cards = {card_of(name): name for name in config.card}
     chosen = [key for key, card in CARDS.items() if card in cards or not cards]
-    config, published = _sized(config)
-    precisions = {CARDS[name].precision for name in chosen}
-    if config.trainer.precision == "auto":
-        precision = "bf16-mixed" if "bf16-mixed" in precisions else "16-mixed"
-        config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": precision})})
-    data = _data(config)
+    config, published = _sized(_on_no_device(config, [CARDS[name] for name in chosen]))
+    data, unknown = _data(config)
     clips = data.describe().train_clips if data else None
     found = plan(config, build.build_module, chosen, sizes=data.sizes if data else (), clips=clips, price=config.price)
     least = _less(config, found, data) if not any(one.rung for one in found.cards) else []
@@ -48,8 +45,19 @@ def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
         console.print_json(json.dumps({**told, **found.as_json(), "needs_less": least}))
         return
     _tell(console, config, found, clips, published=published)
+    if unknown:
+        console.print(f"clips unknown: {unknown}")
     for words in least:
         console.print(f"needs less     {words}")
+
+
+def _on_no_device(config: PlanConfig, cards: list[Card]) -> PlanConfig:
+    """The precision that trainer.precision=auto is on these cards, and no question to this machine's own."""
+    precision = config.trainer.precision
+    if precision == "auto":
+        precision = next((card.precision for card in cards if card.bf16), cards[0].precision)
+    trainer = config.trainer.model_copy(update={"precision": precision, "device": "cpu"})
+    return config.model_copy(update={"trainer": trainer})
 
 
 def _sized(config: PlanConfig) -> tuple[PlanConfig, bool]:
@@ -61,23 +69,27 @@ def _sized(config: PlanConfig) -> tuple[PlanConfig, bool]:
     return config.model_copy(update={"model": there}), True
 
 
-def _data(config: PlanConfig) -> ClipDataModule | None:
-    """The clips, where there are any: a plan needs none."""
+def _data(config: PlanConfig) -> tuple[ClipDataModule | None, str]:
+    """The clips, or why they are not known: a plan needs none."""
     try:
         data = build.build_data(config)
         data.setup("fit")
-    except SvdtrainError:
-        return None
-    return data
+    except SvdtrainError as error:
+        return None, error.message
+    return data, ""
 
 
 def _less(config: PlanConfig, found: Plan, data: ClipDataModule | None) -> list[str]:
-    """What makes it fit the largest of the cards, or at least needs less; the cheapest change first."""
-    memory = found.step.memory
+    """What needs less than the least rung, the cheapest change first, and whether it would fit the largest of the cards."""
+    memory, room = found.step.memory, max(room_on(config, CARDS[one.card]) for one in found.cards)
     rung = min(memory, key=lambda name: memory[name].peak)
     ahead, sizes = config.data.cache == "disk", data.sizes if data else ()
-    changes = mends(with_rung(config, rung), build.build_module, memory[rung], sizes=sizes, encoded_ahead=ahead)  # type: ignore[arg-type]
-    return [f"{one.words} memory={rung} ({shown_size(one.peak)})" for one in islice(changes, MOST_MENDS)]
+    least = with_rung(config, rung)
+    changes = mends(least, build.build_module, memory[rung], sizes=sizes, encoded_ahead=ahead, on_gpu=True)
+    return [
+        f"{one.words} memory={rung} ({shown_size(one.peak)}{', which fits' * (one.peak <= room)})"
+        for one in islice(changes, MOST_MENDS)
+    ]
 
 
 def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, *, published: bool) -> None:
@@ -91,7 +103,7 @@ def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, 
         f"parameters     {found.parameters:,} and {found.frozen_around:,} around them; {found.trained:,} trained "
         f"({shown_size(4 * found.trained)} as a file)"
     )
-    known = f"{clips:,} clips" if clips is not None else "clips unknown"
+    known = f"{clips:,} clips" if clips is not None else "of how many is unknown"
     console.print(
         f"on disk        {shown_size(found.run_folder_bytes)} for the run folder; a latent cache takes "
         f"{shown_size(found.window_bytes)} for each window of a clip ({known})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -262,9 +261,3 @@ def _loaded(family: ModelFamily, adapter: Path) -> Iterator[None]:
         yield
     finally:
         unload_adapter(family.denoiser, name)
-
-
-def sha256_of(file: Path) -> str:
-    """Of a file's bytes."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from contextlib import contextmanager
@@ -29,6 +30,12 @@ def packaged(name: str) -> Path:
             return place
     looked = " and ".join(str(place) for place in places)
     raise SystemFault(f"{name}: no such folder in this installation (looked at {looked})", "install svdtrain again")
+
+
+def sha256_of(file: Path) -> str:
+    """Of a file's bytes."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager

@@ -37,11 +37,6 @@ def shown_size(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def most_allocated(device: str) -> int | None:
-    """Bytes of tensors at the worst moment on this process's GPU; None on a CPU, which keeps no such record."""
-    return _of_gpu()[0] if device == "cuda" else None
-
-
 def _bytes(number: str, unit: str) -> float:
     return float(number) * 1024 ** (_UNITS.index(unit) + 1 if unit else 0)
 

@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from svdtrain.foundation.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -58,9 +56,9 @@ CARDS = {
     "rtx6000ada": Card("RTX 6000 Ada", 49140, 364.2, 91.1, 960),
     "l4": Card("L4", 23034, 121.0, 30.3, 300),
     "l40s": Card("L40S", 46068, 362.0, 91.6, 864),
-    "a100_40gb": Card("A100 40 GB", 40960, 312.0, 19.5, 1555),
-    "a100": Card("A100 80 GB", 81920, 312.0, 19.5, 2039),
-    "h100": Card("H100 80 GB", 81559, 989.4, 66.9, 3350),
+    "a100_40gb": Card("A100, 40 GB", 40960, 312.0, 19.5, 1555),
+    "a100": Card("A100, 80 GB", 81920, 312.0, 19.5, 2039),
+    "h100": Card("H100, 80 GB", 81559, 989.4, 66.9, 3350),
     "h200": Card("H200", 143771, 989.4, 66.9, 4800),
     "b200": Card("B200", 183359, 2250.0, 75.0, 8000),
 }
@@ -86,11 +84,13 @@ def card_of(name: str) -> Card:
     return CARDS[known[plain]]
 
 
-def card_here() -> Card | None:
-    """This machine's GPU, if its name is in the table: the longest that its own begins with or holds."""
-    said = torch.cuda.get_device_name()
-    known = [card for card in CARDS.values() if card.title.split(" 80 GB")[0].split(" 40 GB")[0] in said]
-    return max(known, key=lambda card: (len(card.title), card.mebibytes), default=None)
+def card_named(said: str) -> Card | None:
+    """The card that a driver calls `NVIDIA A100-SXM4-40GB`; None for one that is not in the table."""
+    for card in CARDS.values():
+        name, _, size = card.title.partition(", ")
+        if re.search(rf"\b{name}\b(?! (Ti|SUPER|D|Laptop))", said) and size.replace(" ", "") in said:
+            return card
+    return None
 
 
 def seconds(costs: Costs, card: Card) -> float:

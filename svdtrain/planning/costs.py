@@ -24,11 +24,12 @@ def _attention_backward_flops(gradient: Tensor, query: Tensor, key: Tensor, valu
     return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
 
 
-_FLOPS: dict[Any, Any] = dict(flop_registry) | {
+FLOPS: dict[Any, Any] = dict(flop_registry) | {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
     _aten.addmm_: flop_registry[_aten.addmm],
 }
+"""torch's formulas, a multiply-add as two, and those that it lacks."""
 _KINDS = {
     "convolution": ("convolution",),
     "attention": ("scaled_dot_product", "attention"),
@@ -91,7 +92,7 @@ def _about(func: Any) -> tuple[str, Any] | None:  # noqa: ANN401
     if space != "aten" or name in _FREE or any(p.alias_info and not p.alias_info.is_write for p in parts):
         return None
     kind = next((kind for kind, names in _KINDS.items() if _is_named(name, kind, names)), "pointwise")
-    return kind, _FLOPS.get(func._overloadpacket)
+    return kind, FLOPS.get(func._overloadpacket)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:  # noqa: ANN401

@@ -13,7 +13,7 @@ from svdtrain.acceleration.recompute import RUNGS
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import choose_device, local_rank
 from svdtrain.foundation.out_of_memory import shown_size
-from svdtrain.planning.cards import MARGIN, card_here
+from svdtrain.planning.cards import MARGIN, card_named
 from svdtrain.planning.duration import step_seconds
 from svdtrain.planning.relief import MOST_MENDS, mends
 from svdtrain.planning.training_step import predict_rungs
@@ -58,12 +58,14 @@ def settle(config: FitConfig, adapt: Adapt, *, sizes: Sizes = ()) -> Rung | None
     ahead = config.data.cache == "disk"
     tried: dict[str, MemoryPrediction] = {}
     costs: dict[str, Costs] = {}
-    card = card_here() if choose_device(config.trainer.device) == "cuda" else None
-    rungs = (chosen,) if chosen else RUNGS
+    card = card_named(torch.cuda.get_device_name()) if choose_device(config.trainer.device) == "cuda" else None
+    rungs = (
+        RUNGS if not chosen else ("nested", chosen) if chosen == "offload" else (chosen,)
+    )  # whose copies are the rest
     for name, predicted in predict_rungs(config, adapt, rungs, sizes=sizes, encoded_ahead=ahead, costs=costs):
         tried[name] = predicted
-        if predicted.peak <= room or chosen:
-            above = [f"{rung} needs {shown_size(tried[rung].peak)}" for rung in list(tried)[-2:-1]]
+        if name == chosen or (not chosen and predicted.peak <= room):
+            above = [f"{rung} needs {shown_size(tried[rung].peak)}" for rung in list(tried)[-2:-1] if not chosen]
             reason = "; ".join([f"predicted {shown_size(predicted.peak)} of {words}", *above])
             spent = step_seconds(config, tried, costs, name, card) if card else None
             time = f"; {spent:.2f} s a step" if spent else ""

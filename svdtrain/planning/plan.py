@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from svdtrain.config.schema import FitConfig
+    from svdtrain.planning.cards import Card
     from svdtrain.planning.costs import Costs
     from svdtrain.planning.training_step import Adapt, Sizes
 
@@ -138,9 +139,14 @@ def _window_bytes(config: FitConfig, numbers: int) -> int:
     return each * numbers // config.data.batch_size + 3 * config.model.height * config.model.width
 
 
+def room_on(config: FitConfig, card: Card) -> float:
+    """Bytes that a step may use there, within memory.budget."""
+    return min(card.room, bytes_of(config.memory.budget)) if config.memory.budget else card.room
+
+
 def _on_card(config: FitConfig, step: Step, name: str, clips: int | None, price: float | None) -> OnCard:
     card = CARDS[name]
-    room = min(card.room, bytes_of(config.memory.budget)) if config.memory.budget else card.room
+    room = room_on(config, card)
     wanted = RUNGS if config.memory.rung == "auto" else (config.memory.rung,)
     rung = next((rung for rung in wanted if step.memory[rung].peak <= room), None)
     if rung is None:

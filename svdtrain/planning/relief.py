@@ -81,16 +81,23 @@ def foretell(
 
 
 def mends(
-    config: FitConfig, adapt: Adapt, now: MemoryPrediction, *, sizes: Sizes = (), encoded_ahead: bool = False
+    config: FitConfig,
+    adapt: Adapt,
+    now: MemoryPrediction,
+    *,
+    sizes: Sizes = (),
+    encoded_ahead: bool = False,
+    on_gpu: bool | None = None,
 ) -> Iterator[Mend]:
-    """Changes that save at least a twentieth of the peak that is predicted now, each by itself."""
+    """Changes that save at least a twentieth of the peak that is predicted now, each by itself. on_gpu: None, as it is here."""
+    on_gpu = choose_device(config.trainer.device) == "cuda" if on_gpu is None else on_gpu
     family = build_family(config.model, blank=True)
-    for changes in candidates(config, family, now, encoded_ahead=encoded_ahead):
+    for changes in candidates(config, family, now, encoded_ahead=encoded_ahead, on_gpu=on_gpu):
         changed = config
         for key, value in changes.items():
             changed = _changed(changed, key, value)
-        ahead = encoded_ahead or changed.data.cache == "disk"
-        peak = predict_fit(changed, adapt, sizes=sizes if changed.data.buckets else (), encoded_ahead=ahead).peak
+        ahead, of = encoded_ahead or changed.data.cache == "disk", sizes if changed.data.buckets else ()
+        peak = predict_fit(changed, adapt, sizes=of, encoded_ahead=ahead, on_gpu=on_gpu).peak
         if peak < (1 - WORTH_IT) * now.peak:
             yield Mend(
                 " ".join(f"{key.removesuffix('.rung')}={_spelled(value)}" for key, value in changes.items()), peak
@@ -98,7 +105,7 @@ def mends(
 
 
 def candidates(
-    config: FitConfig, family: ModelFamily, now: MemoryPrediction, *, encoded_ahead: bool
+    config: FitConfig, family: ModelFamily, now: MemoryPrediction, *, encoded_ahead: bool, on_gpu: bool
 ) -> Iterator[Changes]:
     """Changes that may need less: from what changes no result to what changes what is learnt, and of what."""
     batch, adapter = config.data.batch_size, config.adapter
@@ -107,7 +114,6 @@ def candidates(
     if batch > 1:
         part = next(divisor for divisor in range(2, batch + 1) if batch % divisor == 0)
         yield {"data.batch_size": batch // part, "trainer.accumulate": config.trainer.accumulate * part}
-    on_gpu = choose_device(config.trainer.device) == "cuda"
     if on_gpu and not encoded_ahead and config.data.order == "exact":  # then encoders rest in the CPU's memory
         yield {"data.cache": "disk"}
     if adapter.kind == "full":

@@ -7,6 +7,7 @@ kernels for the meta device; what changes a tensor in place returns it.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,8 +27,7 @@ _VIEWS = {
         ("detach", "default"), ("alias", "default"), ("as_strided", "default"), ("_reshape_alias", "default"),
     )
 }  # fmt: skip
-_ONE_RESULT = {"Tensor"}
-_CONTENT = {"_local_scalar_dense", "nonzero", "item", "equal", "is_nonzero"}
+_NOT_BY_SHAPES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
 
 Kind = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Size, strides, dtype."""
@@ -39,23 +39,15 @@ class RememberedOperations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._answers: dict[Any, Any] = {}
-        self._ways: dict[Any, str] = {}
-
-    def way(self, func: Any) -> str:  # noqa: ANN401
-        """How an operation is answered: view, in place, fresh, or not here."""
-        known = self._ways.get(func)
-        if known is None:
-            known = self._ways[func] = _way(func)
-        return known
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """The operation's result."""
         if func is DEVICE and type(args[0]) is FakeTensor:
             return args[0].fake_device
         kwargs = kwargs or {}
-        way = self.way(func)
+        way = _way(func)
         if way == "asked" or not args or type(args[0]) is not FakeTensor or args[0].fake_device != CPU:
-            return self._asked(func, args, kwargs)
+            return func(*args, **kwargs)
         first = args[0]
         if way == "view":
             mode = first.fake_mode
@@ -67,27 +59,25 @@ class RememberedOperations(TorchDispatchMode):
         try:
             key = (func, *map(_key, args), *((name, _key(value)) for name, value in kwargs.items()))
             answer = self._answers.get(key)
-        except TypeError:
-            return self._asked(func, args, kwargs)
+        except TypeError:  # a tensor with content, or what has no hash
+            return func(*args, **kwargs)
         if answer is None:
-            result = self._asked(func, args, kwargs)
+            result = func(*args, **kwargs)
             self._answers[key] = _kinds(result)
             return result
         if answer is Ellipsis:
-            return self._asked(func, args, kwargs)
+            return func(*args, **kwargs)
         made = [kind and _made(first.fake_mode, kind) for kind in answer[1]]
         return answer[0](made) if answer[0] else made[0]
 
-    @staticmethod
-    def _asked(func: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
-        return func(*args, **kwargs)
 
-
+@cache
 def _way(func: Any) -> str:  # noqa: ANN401
+    """How an operation is answered: view, in place, fresh, or asked."""
     if func in _VIEWS:
         return "view"
     schema = func._schema
-    if schema.name.partition("::")[2] in _CONTENT or schema.name.partition("::")[0] != "aten":
+    if not schema.name.startswith("aten::") or _NOT_BY_SHAPES & set(func.tags):
         return "asked"
     aliases = [argument.alias_info for argument in schema.arguments]
     returned = [result.alias_info for result in schema.returns]
@@ -110,6 +100,7 @@ def _key(value: Any) -> Any:  # noqa: ANN401
 
 
 def _kinds(result: Any) -> Any:  # noqa: ANN401
+    """Of a sequence its type, and what each of its tensors is; Ellipsis for what is not made anew so."""
     single = isinstance(result, Tensor)
     results = [result] if single else result
     if not isinstance(results, list | tuple) or not all(r is None or type(r) is FakeTensor for r in results):

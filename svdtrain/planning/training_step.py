@@ -45,13 +45,16 @@ def blank_family(config: FitConfig, adapt: Adapt) -> ModelFamily:
     return family
 
 
-def predict_fit(config: FitConfig, adapt: Adapt, *, sizes: Sizes = (), encoded_ahead: bool = False) -> MemoryPrediction:
+def predict_fit(
+    config: FitConfig, adapt: Adapt, *, sizes: Sizes = (), encoded_ahead: bool = False, on_gpu: bool | None = None
+) -> MemoryPrediction:
     """The peak of a training step with these settings, encoders and all. Seconds of work; no weights are read.
 
     sizes: what the clips' are, where they are not all the model's: the largest counts. encoded_ahead: clips come from
     a cache on disk. Not in it: samples, validation, and what memory.py leaves out.
     """
-    [(_, predicted)] = predict_rungs(config, adapt, [config.memory.rung], sizes=sizes, encoded_ahead=encoded_ahead)
+    rung = [config.memory.rung]
+    [(_, predicted)] = predict_rungs(config, adapt, rung, sizes=sizes, encoded_ahead=encoded_ahead, on_gpu=on_gpu)
     return predicted
 
 

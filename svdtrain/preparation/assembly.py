@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from svdtrain import __version__
 from svdtrain.data.shards import write_index, write_samples
 from svdtrain.foundation.errors import DataError, SystemFault
+from svdtrain.foundation.files import sha256_of
 from svdtrain.preparation.described import described
 from svdtrain.preparation.journal import settings_of, write_whole, writing
 from svdtrain.preparation.records import REASONS, Rejection, Source, SourceResult
@@ -116,9 +117,9 @@ def _write_shard(out: Path, name: str, clips: list[Kept]) -> dict[str, Any]:
     return {
         "name": f"shards/{path.name}",
         "bytes": path.stat().st_size,
-        "sha256": _sha256(path),
+        "sha256": sha256_of(path),
         "clips": len(clips),
-        "index_sha256": _sha256(index),
+        "index_sha256": sha256_of(index),
     }
 
 
@@ -186,11 +187,6 @@ def _stats(
 
 def _counted(values: Iterator[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:

@@ -60,7 +60,7 @@ def cost(run: RunFiles, price: float | None) -> Section | None:
     trainer = table(run.config, "trainer")
     cards = int((number(trainer, "devices") or 1) * (number(trainer, "nodes") or 1))
     each, planned = number(speed, "seconds_per_batch"), number(fields, "plan", "step_seconds")
-    peak, foretold = number(fields, "peak_bytes"), number(fields, "plan", "peak_bytes")
+    peak, foretold = number(fields, "speed", "peak_bytes"), number(fields, "plan", "peak_bytes")
     wait = number(speed, "share_waiting_for_data")
     whole = seconds * step / steps if seconds and steps and step else seconds
     rows = {

@@ -25,8 +25,8 @@ RECORD: dict[str, Any] = {
     "hardware": "NVIDIA H100",
     "use": {"pipeline": "SomePipeline", "image": True, "text": True},
     "step": 2000,
-    "speed": {"steps": 1000, "training_seconds": 3600.0, "seconds_per_batch": 3.6, "share_waiting_for_data": 0.01},
-    "peak_bytes": 11 * 2**30,
+    "speed": {"steps": 1000, "training_seconds": 3600.0, "seconds_per_batch": 3.6, "share_waiting_for_data": 0.01}
+    | {"peak_bytes": 11 * 2**30},
     "validation_ratios": {"0": 1.0, "2000": 0.8},
     "verdict": {"kind": "improving", "sentence": "improving: held-out loss is 20% below the base's", "best_step": 2000},
     "dataset": {"train_clips": 96, "held_out_clips": 16, "train_sources": 40, "held_out_sources": 8, "shards": 2}

@@ -17,7 +17,7 @@ from svdtrain.config.compose import check
 from svdtrain.config.overrides import parse
 from svdtrain.config.schema import FitConfig
 from svdtrain.foundation.files import packaged
-from svdtrain.planning.cards import CARDS, EFFICIENCY, HOST, card_of, seconds
+from svdtrain.planning.cards import CARDS, EFFICIENCY, HOST, card_named, card_of, seconds
 from svdtrain.planning.costs import KINDS, Costs
 from svdtrain.planning.duration import step_seconds
 from svdtrain.planning.memory import LiveStorages
@@ -54,6 +54,24 @@ def test_a_slow_host_is_the_least_that_a_step_takes() -> None:
 @pytest.mark.parametrize("name", ["rtx4090", "RTX 4090", "A100_40GB", "a100-40gb"])
 def test_cards_are_found_in_any_spelling(name: str) -> None:
     assert card_of(name).mebibytes in (24564, 40960)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA A100-SXM4-40GB", "a100_40gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA L40", None),
+        ("NVIDIA GeForce RTX 3060 Ti", None),
+        ("Tesla T4", "t4"),
+    ],
+)
+def test_a_drivers_name_is_a_card_of_the_table_or_none(said: str, wanted: str | None) -> None:
+    assert card_named(said) == (CARDS[wanted] if wanted else None)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +145,12 @@ def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "does not fit" in said
     assert "needs less     " in said
+
+
+def test_clips_that_cannot_be_read_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "card=rtx4090", "data.source=/nowhere"]) == 0
+    said = capsys.readouterr().out
+    assert re.search("clips unknown: .*/nowhere", said)
 
 
 def test_a_card_that_is_not_in_the_table_is_named(capsys: pytest.CaptureFixture[str]) -> None:

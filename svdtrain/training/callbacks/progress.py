@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pytorch_lightning.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -33,6 +34,8 @@ class StepProgress(Callback):
         self.predicted = predicted
         """Seconds of a batch's step, told beside what the first few take."""
         self._first = 0.0
+        self.peak = 0
+        """Bytes of tensors at the worst moment of the first MEASURED steps; none on a CPU, which keeps no record of it."""
         self.bar: Progress | None = None
         self.compile_clock = CompileClock()
         self.training_seconds = 0.0
@@ -58,6 +61,8 @@ class StepProgress(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401, ARG002
         """Time between batches belongs to other callbacks, or to waiting for data, which the loader counts."""
         self._gathered_before = module.sharded.bytes_sent if module.sharded else 0
+        if self.steps < MEASURED and module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(module.device)
         self.batch_start = time.perf_counter()
 
     def on_train_batch_end(
@@ -70,6 +75,8 @@ class StepProgress(Callback):
     ) -> None:
         """Count, show, and now and then log."""
         self.training_seconds += time.perf_counter() - self.batch_start
+        if self.steps < MEASURED and module.device.type == "cuda":  # not of samples, which are not predicted
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated(module.device))
         self.clips += len(batch.keys_B) * trainer.world_size
         self.gathered += module.sharded.bytes_sent - self._gathered_before if module.sharded else 0
         step = trainer.global_step
@@ -109,7 +116,7 @@ class StepProgress(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(row, step)
 
-    def summary(self, module: FineTuning) -> dict[str, float]:
+    def summary(self, module: FineTuning) -> dict[str, float | None]:
         """Speed, and what shares of it went to waiting for data and to all but the denoiser's forward and backward.
 
         The first batch is apart: it is there when the loader's processes have started.
@@ -122,6 +129,7 @@ class StepProgress(Callback):
             "steps": self.steps,
             "training_seconds": round(total, 2),
             "first_batch_seconds": round(loader.first_seconds, 2),
+            "peak_bytes": self.peak or None,
             "seconds_per_batch": round(total / max(1, self.steps * module.trainer.accumulate_grad_batches), 4),
             "steps_per_second": round(self.steps / total, 3),
             "clips_per_second": round(self.clips / total, 3),
