@@ -65,7 +65,7 @@ CARDS = {
 """card=NAME -> card, small ones first."""
 EFFICIENCY = {"matrix": 0.58, "convolution": 0.5, "attention": 0.4, "norm": 0.12, "pointwise": 0.41}
 """Of a card's peak rate (of its bandwidth, for norm and pointwise) that kernels of a kind reach in a step: fitted to an H200's
-operators, scripts/benchmarks/results/2026-11-28-h200-operators.json, and taken for all cards."""
+operators, scripts/benchmarks/results/operators-2026-11-28-h200.json, and taken for all cards."""
 COPIES = 0.8
 """Of the bandwidth, where products, convolutions and attention are bound by it."""
 HOST = 34e-6

@@ -59,15 +59,17 @@ def prepare(phase: str) -> None:
     }
     owner, name, when = {
         "loading": (fit, "build_family", lambda *_: True),
-        "first look": (SigmaGridValidation, "_losses", lambda _, module: module.global_step == 0),
+        "first look": (SigmaGridValidation, "_look", lambda _, __, ___, step: step == 0),
         "step": (FineTuning, "training_step", lambda module, *_: module.global_step == STEP),
-        "validation": (SigmaGridValidation, "_losses", lambda _, module: module.global_step == STEP),
+        "validation": (SigmaGridValidation, "_look", lambda _, __, ___, step: step == STEP),
         **(beside_the_first if os.environ.get("RANK", "0") != "0" else first_alone),
     }[phase]
     setattr(owner, name, signalled(getattr(owner, name), when))
 
 
-if os.environ.get("RANK", "0") in os.environ.get("SIGNAL_RANKS", "").split(",") and (
-    "RANK" in os.environ or os.environ.get("SIGNAL_ALONE")
-):
+if ("RANK" in os.environ or "SIGNAL_ALONE" in os.environ) and os.environ.get("RANK", "0") in os.environ.get(
+    "SIGNAL_RANKS", ""
+).split(","):
+    # What the rank starts, decoders say, is neither signalled nor made to import what a rank does.
+    del os.environ["SIGNAL_RANKS"]
     prepare(os.environ["SIGNAL_PHASE"])
