@@ -17,7 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svdtrain.config.commands import COMMANDS, Command
+from svdtrain.config.command import Command
+from svdtrain.config.commands import COMMANDS
 from svdtrain.foundation import airgap
 from svdtrain.foundation.errors import SvdtrainError, SystemFault, UsageError, nearest, one_line, shown
 from svdtrain.foundation.garbage import uncollected

@@ -12,7 +12,8 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from svdtrain.config import catalogue, compose, overrides
-from svdtrain.config.commands import COMMANDS, Command
+from svdtrain.config.command import Command
+from svdtrain.config.commands import COMMANDS
 from svdtrain.config.schema import FitConfig
 from svdtrain.foundation.files import packaged
 

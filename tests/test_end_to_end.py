@@ -51,6 +51,7 @@ def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     """The run folder of `fit config=style_lora` on the packaged demo set, run from an empty folder, and what it said."""
     folder = tmp_path_factory.mktemp("elsewhere")
     words = ["trainer.max_steps=3", "optimizer.learning_rate=1e-2", "validation.sample_inputs=1", "validation.every=2"]
+    words += ["trainer.report=true"]
     done = shell("fit", *fit_words(model, Path("demo:style"), *words), cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -64,6 +65,7 @@ def test_a_fit_leaves_what_it_promises(trained: tuple[Path, str]) -> None:
     for file in (
         "before_after.mp4",
         "contact_sheet.png",
+        "report.html",
         "adapter/adapter_model.safetensors",
         "adapter/adapter_config.json",
     ):
@@ -78,8 +80,8 @@ def test_a_fit_leaves_what_it_promises(trained: tuple[Path, str]) -> None:
     assert f"verdict        {record['verdict']['sentence']}" in said
     assert 0 < record["speed"]["share_waiting_for_data"] < record["speed"]["share_outside_denoiser"] < 1
     assert record["dataset"]["train_clips"] > record["dataset"]["held_out_clips"] > 0
-    header, *rows = (run / "metrics" / "from-000000" / "metrics.csv").read_text().splitlines()
-    assert {"step", "loss", "val_ratio", "steps_per_second", "gradient_norm"} <= set(header.split(","))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"step", "time", "loss", "val_ratio", "steps_per_second", "gradient_norm"} <= set().union(*rows)
     assert len(rows) >= 3
     config = (run / "config.yaml").read_text()
     assert "demo:style" in config

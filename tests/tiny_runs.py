@@ -24,6 +24,7 @@ SHORT = [
     "trainer.device=cpu",
     "trainer.max_steps=2",
     "trainer.log_every=1",
+    "trainer.report=false",
     "validation.every=100",
     "validation.clips=1",
     "validation.sigmas=[0.5,10.0]",

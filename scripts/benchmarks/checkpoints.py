@@ -26,8 +26,8 @@ import torch
 from svdtrain.commands import fit
 from svdtrain.config import compose, overrides
 from svdtrain.config.schema import FitConfig
+from svdtrain.training.callbacks.requests import Requests
 from svdtrain.training.callbacks.save import SaveCheckpoints
-from svdtrain.training.callbacks.stop import GracefulStop
 from svdtrain.training.checkpoint import FolderCheckpoint
 
 RESULTS = Path(__file__).parent / "results" / "checkpoints.json"
@@ -54,7 +54,7 @@ def timed(owner: type, name: str, seconds: dict[str, float]) -> None:
 def measure_run(place: Path) -> dict[str, float]:
     """A fit as users run it."""
     seconds: dict[str, float] = defaultdict(float)
-    for owner in (SaveCheckpoints, GracefulStop):
+    for owner in (SaveCheckpoints, Requests):
         timed(owner, "on_train_batch_end", seconds)
     [config] = compose.check(overrides.parse([*WORDS, f"run_dir={place}"], "fit"), FitConfig)
     fit.run(config, WORDS)
@@ -66,7 +66,7 @@ def measure_run(place: Path) -> dict[str, float]:
         "training_seconds": total,
         "milliseconds_per_save": round(1000 * seconds["SaveCheckpoints"] / saves, 1),
         "share_saving": round(seconds["SaveCheckpoints"] / (total + seconds["SaveCheckpoints"]), 5),
-        "share_asking_after_signals": round(seconds["GracefulStop"] / total, 6),
+        "share_asking_after_requests": round(seconds["Requests"] / total, 6),
     }
 
 

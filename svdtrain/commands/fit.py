@@ -16,9 +16,10 @@ from svdtrain.adapters.fingerprint import fingerprint
 from svdtrain.commands.fit_parts import assemble
 from svdtrain.commands.fit_report import introduce, tell
 from svdtrain.commands.relief import ask
+from svdtrain.commands.report import write_page
 from svdtrain.commands.run_folder import checkpoint_of, going_on, opened
 from svdtrain.families.build import build_family, refuse_sizes
-from svdtrain.foundation.errors import LostRank
+from svdtrain.foundation.errors import LostRank, shown
 from svdtrain.foundation.hardware import choose_device, hardware, is_first_rank
 from svdtrain.foundation.out_of_memory import is_out_of_memory
 from svdtrain.foundation.quiet import quiet_packages
@@ -33,7 +34,6 @@ from svdtrain.reporting.run_record import versions
 from svdtrain.training import build
 from svdtrain.training.callbacks.position import StreamPosition
 from svdtrain.training.callbacks.pulse import PulseMarks
-from svdtrain.training.callbacks.stop import GracefulStop
 from svdtrain.training.checkpoint import FolderCheckpoint, step_of
 from svdtrain.training.latents import find_latents
 from svdtrain.training.loggers import build_loggers
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
     from pytorch_lightning.loggers import Logger
 
-    from svdtrain.config.schema import FitConfig, TrainerConfig
+    from svdtrain.config.schema import FitConfig
+    from svdtrain.config.training import TrainerConfig
     from svdtrain.data.datamodule import ClipDataModule
     from svdtrain.families.protocol import ModelFamily
     from svdtrain.foundation.errors import SystemFault
@@ -86,12 +87,13 @@ def _run(
         data.changes(FolderCheckpoint().load_checkpoint(checkpoint)[type(data).__qualname__], config.trainer.ranks)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
     record.update(state="running", **_foreknown(config, family, rung))
+    record.events.add("resume" if checkpoint else "start", first_step)
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
 
-    parts = assemble(config, data, family, console, record, base_fingerprint)
+    parts = assemble(config, data, family, console, record, notice, base_fingerprint)
     marks = PulseMarks(_settled(pulse, record.run_dir, config.trainer, held))
-    callbacks: list[Callback] = [StreamPosition(data), marks, *parts.looks, GracefulStop(notice), *parts.saves]
-    loggers, about = _loggers(config, record, first_step, console), _about(config, data, base_fingerprint)
+    callbacks: list[Callback] = [StreamPosition(data), marks, *parts.in_order]
+    loggers, about = _loggers(config, record, console), _about(config, data, base_fingerprint)
     trainer = build.build_trainer(config, loggers, callbacks, about)
 
     try:
@@ -103,6 +105,7 @@ def _run(
     except BaseException as error:  # a resume that was refused leaves the run as it was
         ended = "stopped" if notice.received else "failed"
         record.update(state=ended if trainer.global_step > first_step or not checkpoint else state_before)
+        record.events.add("stop" if notice.received else "fail", trainer.global_step, why=shown(str(error), 200))
         if is_out_of_memory(error):
             raise _out_of_memory(error, config, module, data) from error
         raise
@@ -118,10 +121,20 @@ def _run(
         skipped_steps=parts.guard.skipped,
         loss_spikes=parts.guard.spikes,
         best_checkpoint=best.name if (best := parts.save.best()) else None,
+        best_step=parts.save.best_step,
+        ended_early=parts.early.ended is not None,
     )
+    record.events.add("stop" if stopped else "done", trainer.global_step)
     tell(console, config, record, parts.validation, stopped=bool(stopped))
-    if not is_first_rank():  # the first one's code is the run's
+    return _ended(console, config, record, stopped)
+
+
+def _ended(console: Console, config: FitConfig, record: RunRecord, stopped: int) -> int:
+    """The page of a run that is whole; the exit code: the first rank's is the run's."""
+    if not is_first_rank():
         return 0
+    if config.trainer.report and not stopped:
+        write_page(console, record.run_dir)
     if config.trainer.requeue and stopped == LostRank.exit_code:
         console.print(f"queued again: Slurm job {queue_again()}", highlight=False)
     return stopped
@@ -144,10 +157,10 @@ def _out_of_memory(error: BaseException, config: FitConfig, module: FineTuning, 
     return explain(error, config, less, step=module.global_step)
 
 
-def _loggers(config: FitConfig, record: RunRecord, first_step: int, console: Console) -> list[Logger]:
+def _loggers(config: FitConfig, record: RunRecord, console: Console) -> list[Logger]:
     settings = config.model_dump(mode="json")
     logger = config.logger
-    return build_loggers(logger.kind, logger.project, config.name, record.run_dir, first_step, settings, console)
+    return build_loggers(logger.kind, logger.project, config.name, record.run_dir, settings, console)
 
 
 def _pulse(patience: float | None, beats: str | None, run_dir: Path | None = None) -> Pulse:

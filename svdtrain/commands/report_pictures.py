@@ -20,6 +20,7 @@ from svdtrain.reporting.page import Film, Screening, Section, Sheet, picture_uri
 from svdtrain.reporting.told import listed, table, text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from svdtrain.data.isolation import DecodeChild
@@ -79,11 +80,7 @@ class Cinema:
 
 def samples(run: RunFiles, cinema: Cinema) -> list[Section]:
     """Before and after in step, then every look at the same inputs."""
-    looks = {
-        int(found[1]): one
-        for one in sorted(run.folder.glob("samples/step-*"))
-        if (found := re.fullmatch(r"step-(\d{1,9})", one.name))
-    }
+    looks = _looks(run)
     inputs = sorted({file.name for folder in looks.values() for file in folder.glob("input-*.mp4")}, key=_number)
     if not inputs:
         run.missing.append("There are no sample videos (validation.sample_inputs=0, or none was made yet).")
@@ -109,6 +106,24 @@ def samples(run: RunFiles, cinema: Cinema) -> list[Section]:
         told = "Each look at the same inputs while it trained, from the base on."
         sections.append(Section("timeline", "Step by step", told, sheets=tuple(sheets), wide=True))
     return sections
+
+
+def side_by_side(runs: Mapping[str, RunFiles], child: DecodeChild | None) -> Section | None:
+    """The newest videos of the same inputs: the first run's base, then each run's."""
+    screenings = []
+    for number in range(MOST_INPUTS):
+        films = list[Film]()
+        for label, run in runs.items():
+            steps = [step for step, look in _looks(run).items() if (look / f"input-{number}.mp4").is_file()]
+            for step in _spread(steps, 2)[bool(films) :]:
+                if seen := Cinema(run, child).see(run.folder, f"samples/step-{step:06d}/input-{number}.mp4"):
+                    films.append(seen.film(f"{label}, {_label(step)}" if step else "base"))
+        if films:
+            screenings.append(Screening(f"Input {number + 1}", tuple(films)))
+    if not screenings:
+        return None
+    intro = "The newest look of each run at its own held-out inputs: where runs had the same clips, the same inputs."
+    return Section("side-by-side", "Beside each other", intro, screenings=tuple(screenings))
 
 
 def evaluated(run: RunFiles, cinema: Cinema) -> Section | None:
@@ -169,6 +184,12 @@ def within(sections: list[Section], most: int) -> list[Section]:
         return replace(row, note=note, films=tuple(replace(film, video="") for film in row.films))
 
     return [replace(section, screenings=tuple(map(fitted, section.screenings))) for section in sections]
+
+
+def _looks(run: RunFiles) -> dict[int, Path]:
+    """Folders by step, steps rising."""
+    folders = sorted(run.folder.glob("samples/step-*"))
+    return {int(found[1]): one for one in folders if (found := re.fullmatch(r"step-(\d{6,9})", one.name))}
 
 
 def _row(step: int, seen: Seen) -> Strip:

@@ -13,6 +13,7 @@ from svdtrain.config.changes import refuse_changes
 from svdtrain.foundation.errors import ModelError, SystemFault, UsageError
 from svdtrain.foundation.hardware import is_first_rank
 from svdtrain.foundation.space import refuse_full, refuse_unwritable
+from svdtrain.launching.control import Control
 from svdtrain.planning.disk import bytes_of_fit
 from svdtrain.planning.training_step import blank_family
 from svdtrain.reporting.run_lock import locked
@@ -50,6 +51,7 @@ def going_on(config: FitConfig, held: ExitStack) -> Path | None:
         if folder:
             refuse_changes(RunRecord.reopen(folder).config(), config.model_dump(mode="json"), config.change)
             held.enter_context(locked(folder))
+            Control(folder).taken()  # of an earlier process
         elif config.run_dir:
             refuse_taken(place)
             held.enter_context(locked(place))

@@ -202,8 +202,8 @@ def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
         causes.append(("adapter.factor", f"adapter.kind is {adapter.kind}"))
     if config.memory.rung != "auto":
         causes.append(("memory.budget", f"memory is {config.memory.rung}; memory=auto keeps to a budget"))
-    if config.logger.kind == "csv":
-        causes.append(("logger.project", "logger.kind is csv"))
+    if config.logger.kind in ("none", "csv"):
+        causes.append(("logger.project", f"logger.kind is {config.logger.kind}"))
     return causes
 
 

@@ -2,37 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-
-@dataclass(frozen=True)
-class Command:
-    """A row of the command table."""
-
-    name: str
-    module: str
-    """Holds `run(config, overrides) -> exit code or None`."""
-    config_name: str
-    """The primary file under configs/."""
-    schema: str
-    """MODULE.CLASS under svdtrain/config/."""
-    summary: str
-    examples: tuple[str, ...]
-    light: bool = False
-    """Of many small matrices, on which several threads of a BLAS only get into each other's way."""
-    bare: str = ""
-    """The key that words without `=` are values of: `adapter info FILE` is `adapter info file=FILE`."""
-
-    def settings(self) -> type[BaseModel]:
-        """Its schema, imported now."""
-        module, _, name = self.schema.partition(".")
-        return getattr(import_module(f"svdtrain.config.{module}"), name)
-
+from svdtrain.config.command import Command
+from svdtrain.config.tool_commands import TOOLS
 
 COMMANDS = (
     Command(
@@ -82,12 +53,40 @@ COMMANDS = (
         "svdtrain.commands.report",
         "report",
         "reporting.ReportConfig",
-        "make a page about a run: verdict, videos beside the base's, curves, cost, how to use it",
+        "make a page about a run, or about several: verdict, videos beside the base's, curves, cost, how to use it",
         (
             "runs/style_lora/TIME",
             "RUN out=report.html price=0.4",
             "RUN evaluation=compared/     # an evaluation that is kept elsewhere",
+            "RUN1 RUN2 out=compared.html",
         ),
+        bare="run",
+    ),
+    Command(
+        "sample-now",
+        "svdtrain.commands.control",
+        "sample_now",
+        "control.ControlConfig",
+        "ask a run that trains for sample videos",
+        ("runs/style_lora/TIME",),
+        bare="run",
+    ),
+    Command(
+        "save-now",
+        "svdtrain.commands.control",
+        "save_now",
+        "control.ControlConfig",
+        "ask it to save a checkpoint and the adapter",
+        ("RUN",),
+        bare="run",
+    ),
+    Command(
+        "stop",
+        "svdtrain.commands.control",
+        "stop",
+        "control.ControlConfig",
+        "ask it to stop and save, as by Ctrl-C",
+        ("RUN wait=0",),
         bare="run",
     ),
     Command(
@@ -171,105 +170,5 @@ COMMANDS = (
             "folder=exports/style repo=me/style private=false revision=v2",
         ),
     ),
-    Command(
-        "adapter info",
-        "svdtrain.commands.adapter.info",
-        "adapter_info",
-        "toolbox.InfoConfig",
-        "what is in a file: rank, size, what it changes, block by block",
-        ("FILE", "FILE svg=blocks.svg base=nano"),
-        light=True,
-        bare="file",
-    ),
-    Command(
-        "adapter check",
-        "svdtrain.commands.adapter.check",
-        "adapter_check",
-        "toolbox.CheckConfig",
-        "whether programs read a file: names, alpha, numbers, base",
-        ("FILE", "FILE for=comfyui base=FOLDER"),
-        light=True,
-        bare="file",
-    ),
-    Command(
-        "adapter convert",
-        "svdtrain.commands.adapter.convert",
-        "adapter_convert",
-        "toolbox.ConvertConfig",
-        "the same adapter in another program's format",
-        ("FILE to=comfyui out=NEW.safetensors", "FILE to=peft out=FOLDER dtype=bf16"),
-        bare="file",
-    ),
-    Command(
-        "adapter merge",
-        "svdtrain.commands.adapter.merge",
-        "adapter_merge",
-        "toolbox.MergeConfig",
-        "one adapter of several",
-        ("STYLE:0.8 MOTION:0.5 out=NEW.safetensors", "A:1 B:1 method=ties rank=16 out=NEW.safetensors"),
-        bare="files",
-    ),
-    Command(
-        "adapter slice",
-        "svdtrain.commands.adapter.slice",
-        "adapter_slice",
-        "toolbox.SliceConfig",
-        "a part of an adapter: its motion, its look, some blocks",
-        ("FILE half=temporal out=MOTION.safetensors", "FILE blocks=[up_blocks] out=UP.safetensors"),
-        bare="file",
-    ),
-    Command(
-        "adapter resize",
-        "svdtrain.commands.adapter.resize",
-        "adapter_resize",
-        "toolbox.ResizeConfig",
-        "a smaller rank, and what it costs",
-        ("FILE rank=8 out=SMALL.safetensors", "FILE keep=0.95 out=SMALL.safetensors"),
-        bare="file",
-    ),
-    Command(
-        "adapter extract",
-        "svdtrain.commands.adapter.extract",
-        "adapter_extract",
-        "toolbox.ExtractConfig",
-        "the LoRA between a full fine-tune and its base",
-        ("RUN base=FOLDER rank=32 out=NEW.safetensors",),
-        bare="tuned",
-    ),
-    Command(
-        "adapter to-lora",
-        "svdtrain.commands.adapter.to_lora",
-        "adapter_to_lora",
-        "toolbox.ToLoraConfig",
-        "a plain LoRA of a DoRA, LoHa or LoKr, and what it costs",
-        ("FILE rank=16 out=NEW.safetensors", "DORA base=nano out=NEW.safetensors"),
-        bare="file",
-    ),
-    Command(
-        "adapter average",
-        "svdtrain.commands.adapter.average",
-        "adapter_average",
-        "toolbox.AverageConfig",
-        "the moving average of the adapters that a run kept",
-        ("RUN out=NEW.safetensors", "A B C decay=0.8 out=NEW.safetensors"),
-        bare="files",
-    ),
-    Command(
-        "adapter diff",
-        "svdtrain.commands.adapter.diff",
-        "adapter_diff",
-        "toolbox.DiffConfig",
-        "how alike two adapters are, block by block",
-        ("A B",),
-        light=True,
-        bare="files",
-    ),
-    Command(
-        "adapter targets",
-        "svdtrain.commands.adapter.targets",
-        "adapter_targets",
-        "schema.TargetsConfig",
-        "what a fit with these words would adapt, module by module; trains nothing",
-        ("config=style_lora model=svd_xt", "config=style_lora adapter.pattern='.*attn1.*'"),
-    ),
+    *TOOLS,
 )

@@ -13,12 +13,13 @@ from svdtrain.config.toolbox import Told
 class ReportConfig(Told, Private):
     """`python -m svdtrain report`."""
 
+    comma_lists: ClassVar = ("run",)
     texts: ClassVar = ("run", "out", "evaluation")
 
-    run: str
-    """A run folder."""
+    run: Annotated[list[str], Field(min_length=1, max_length=8)]
+    """A run folder; of several, a page that compares them."""
     out: str | None
-    """The page: an html file; null: RUN/report.html."""
+    """The page: an html file; null: RUN/report.html, and comparison.html here for several."""
     evaluation: str | None
     """An evaluation.json or its folder; null: the newest in the run's folder."""
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from svdtrain.config.fields import Beta, Level, NoiseLevels, Part, Positive, Private, Rate, Share, Strict
 from svdtrain.config.resources import MemoryConfig, SpeedConfig
 from svdtrain.config.toolbox import ExportSettings
+from svdtrain.config.training import TrainerConfig, ValidationConfig
 
 
 class ModelConfig(Strict):
@@ -60,6 +61,10 @@ class ModelConfig(Strict):
     """What a small adapter wants; recipes refer to it."""
     batch_size: Positive
     validate_every: Positive
+    validation_clips: Positive = 6
+    preview_every: Positive = 1000
+    previews: Annotated[int, Field(ge=0)] = 1
+    """Inputs that sample videos are made of; validation.… refers to these four."""
     sampling_steps: Positive = 25
 
 
@@ -163,60 +168,10 @@ class OptimizerConfig(Strict):
     """Also keep an exponential moving average of the trained weights; it is what is validated, sampled and saved."""
 
 
-class TrainerConfig(Strict):
-    """How long, on what, and how often to look."""
-
-    max_steps: Positive
-    accumulate: Positive
-    """Batches per optimizer step."""
-    precision: Annotated[Literal["auto", "32", "bf16-mixed", "16-mixed"], BeforeValidator(str)]
-    """auto: bf16-mixed on a GPU that has it, 32 on a CPU."""
-    device: Literal["auto", "cpu", "cuda"]
-    devices: Positive
-    """Of each machine."""
-    nodes: Positive = 1
-    """Machines, on each of which torchrun or srun starts as many processes as there are devices."""
-    condition_dropout: Share
-    save_every: Positive
-    keep_checkpoints: Positive
-    keep_adapters: bool = False
-    """Also keep the adapter of every save, in RUN/adapters/step-NNNNNN: what `adapter average` averages."""
-    keep_best: bool = True
-    """Also keep the checkpoint with the least held-out loss, however old it is."""
-    log_every: Positive
-    on_nonfinite: Literal["raise", "skip"] = "raise"
-    """A loss or gradient that is not finite ends the run before its step, or that step is left out."""
-    max_skipped: Annotated[int, Field(ge=1, le=100)] = 5
-    """Of any 100 steps: one more ends the run."""
-    compare_every: Positive = 100
-    """Optimizer steps after which ranks compare their weights; they do before each save, too."""
-    watchdog: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 600
-    """Seconds without progress after which the run ends with exit code 75 and names who holds it up; null: never."""
-    requeue: bool = False
-    """Under Slurm: after SIGUSR1 (sbatch --signal=USR1@120) the job is queued again when all is saved. Needs run_dir."""
-
-    @property
-    def ranks(self) -> int:
-        """Of all machines."""
-        return self.devices * self.nodes
-
-
-class ValidationConfig(Strict):
-    """Fixed noise on a fixed grid of noise levels, on held-out clips; and sample videos at fixed seeds."""
-
-    every: Positive
-    clips: Positive
-    sigmas: Annotated[list[Level], Field(min_length=1)]
-    sample_every: Positive
-    sample_inputs: Annotated[int, Field(ge=0)]
-    sample_seed: int
-    sampling_steps: Positive
-
-
 class LoggerConfig(Strict):
-    """Where metrics go besides the run folder's own files."""
+    """Where metrics go besides the run folder's metrics.jsonl."""
 
-    kind: Literal["csv", "wandb", "tensorboard"]
+    kind: Literal["none", "csv", "wandb", "tensorboard"]
     project: str
 
 

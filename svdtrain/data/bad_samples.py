@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from svdtrain.foundation.errors import DataError, SystemFault
+from svdtrain.foundation.errors import DataError
+from svdtrain.foundation.json_lines import JsonLines
 from svdtrain.foundation.secrets import redacted
 
 if TYPE_CHECKING:
@@ -49,21 +48,15 @@ class BadSamples:
         self.reasons: Counter[str] = Counter()
         self.samples = 0
         """All that were drawn, good and bad."""
-        self._file: Path | None = None
+        self._file: JsonLines | None = None
         self._written: set[tuple[int, str]] = set()
 
     def write_to(self, file: Path) -> None:
         """Append to bad_samples.jsonl from now on; what a resumed run meets again is not written twice."""
-        self._file = file
-        if file.exists():
-            for line in file.read_bytes().splitlines():
-                with suppress(
-                    ValueError, TypeError, KeyError, RecursionError
-                ):  # a line that a full disk cut short says nothing
-                    row = json.loads(line)
-                    self._written.add((row["position"], row["key"]))
-            if file.stat().st_size and not file.read_bytes().endswith(b"\n"):
-                self._append("\n")
+        self._file = JsonLines(file)
+        for row in filter(None, self._file.rows()):
+            if isinstance(row.get("position"), int) and isinstance(row.get("key"), str):
+                self._written.add((row["position"], row["key"]))
 
     def count(self, good: int, bad: Iterable[BadSample], *, rank: int, step: int) -> None:
         """Note a batch's samples. DataError when too many were bad so far."""
@@ -76,7 +69,8 @@ class BadSamples:
         if last and met >= FEWEST_COUNTED and met > self.policy.most * (met + self.samples):
             raise DataError(
                 f"{met} of {met + self.samples} clips could not be used ({self.by_reason()}), the last: {last.message}",
-                f"see {self._file or 'the messages'}; data.max_bad_fraction={self.policy.most:g} is what is allowed",
+                f"see {self._file.file if self._file else 'the messages'}; "
+                f"data.max_bad_fraction={self.policy.most:g} is what is allowed",
             )
 
     def by_reason(self) -> str:
@@ -87,14 +81,4 @@ class BadSamples:
         if self._file is None or (sample.position, sample.key) in self._written:
             return
         self._written.add((sample.position, sample.key))
-        self._append(json.dumps(redacted(sample._asdict()) | {"rank": rank, "step": step}, sort_keys=True) + "\n")
-
-    def _append(self, line: str) -> None:
-        assert self._file
-        try:
-            with self._file.open("a") as file:  # one write at its end: lines of several ranks do not mix
-                file.write(line)
-        except OSError as error:
-            raise SystemFault(
-                f"{self._file} cannot be written: {error.strerror}", "free space or rights there"
-            ) from error
+        self._file.append(redacted(sample._asdict()) | {"rank": rank, "step": step})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,18 @@ import torch
 
 from svdtrain.data.bad_samples import FEWEST_COUNTED, BadSamplePolicy, BadSamples
 from svdtrain.data.buckets import Sampling, lanes_of
-from svdtrain.data.fixed import spread
+from svdtrain.data.fixed import read_fixed, read_spread, spread
 from svdtrain.data.frames import choose_times
 from svdtrain.data.isolation import DecodeChild
 from svdtrain.data.loading import ClipLoader, GlobalBatches
 from svdtrain.data.manifest import Manifest, Source, Summary, read_manifest
 from svdtrain.data.order import BatchOrder
 from svdtrain.data.place import changes_of_place
-from svdtrain.data.stream import ClipStream, Loaded, load_item, look_at, to_batch
+from svdtrain.data.stream import ClipStream, Loaded, look_at
 from svdtrain.foundation.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from svdtrain.data.clip import Clip
     from svdtrain.data.shard_cache import ShardCache
@@ -175,28 +176,31 @@ class ClipDataModule(pl.LightningDataModule):
 
         At the model's size, buckets or not. Where bad samples are skipped, the next good clip stands in.
         """
-        chosen = spread(len(self._held_out), limit)
-        taken = set(chosen)
-        spare = (place for place in range(len(self._held_out)) if place not in taken)
-        batches: list[ClipBatch] = []
-        child = self._child()
-        for place in chosen:
-            candidate: int | None = place
-            while candidate is not None:
-                clip = self._held_out[candidate]
-                try:
-                    batches.append(to_batch([load_item(clip, self.sampling, len(batches), child=child)]))
-                    break
-                except DataError as error:
-                    if not self.bad_samples.policy.skip:
-                        raise
-                    log.warning("left out: %s", error.message)
-                    candidate = next(spare, None)
-        if child:
-            child.close()
+        with self._children() as child:
+            batches = read_spread(self._held_out, limit, self.sampling, child, skip=self.bad_samples.policy.skip)
         if not batches:
             raise DataError("data.source: none of the held-out clips can be used", "see the warnings above")
         return batches
+
+    def training(self, limit: int) -> list[ClipBatch]:
+        """Likewise of training clips, each at the size that it is trained at; bad ones are left out."""
+        lanes, train = self.stream.lanes, self.manifest.train
+        videos = np.flatnonzero(~train.number("still"))
+        batches: list[ClipBatch] = []
+        with self._children() as child:
+            for place in videos[spread(len(videos), limit)]:
+                with suppress(DataError):  # the stream tells of those it meets
+                    batches.append(read_fixed(train[place], lanes.samplings[lanes.lane_N[place]], child))
+        return batches
+
+    @contextmanager
+    def _children(self) -> Iterator[DecodeChild | None]:
+        child = self._child()
+        try:
+            yield child
+        finally:
+            if child:
+                child.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is: the same on every rank."""

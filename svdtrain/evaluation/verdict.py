@@ -47,7 +47,11 @@ def judged(history: LossHistory) -> Verdict:
     held_out_KNS, steps = history.held_out_KNS, history.steps
     best = min(range(len(steps)), key=lambda look: float((held_out_KNS[look].mean(0) / held_out_KNS[0].mean(0)).mean()))
     if (n := held_out_KNS.shape[1]) < FEWEST or len(steps) < 2:
-        what = f"{n} held-out clip{'s' * (n != 1)} say nothing" if n < FEWEST else "there is nothing beside the base"
+        what = (
+            f"{n} held-out clip{' says' if n == 1 else 's say'} nothing"
+            if n < FEWEST
+            else "there is nothing beside the base"
+        )
         return Verdict("unknown", f"unknown: {what}", steps[best])
     kind, sentence = _of_held_out(history, best)
     if history.generic_KNS is not None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 SMALL = 2_000_000
 """Records, metrics, headers, and a margin."""
+PAGE = 15_000_000
+"""A report at most."""
 COMPRESSED = 0.25
 """Of a video's bytes, at most what its file takes."""
 
@@ -27,6 +29,10 @@ def bytes_of_fit(config: FitConfig, family: ModelFamily) -> int:
     kept = trainer.keep_checkpoints + trainer.keep_best + 1
     saves = trainer.max_steps // trainer.save_every + 1
     result = 4 * sum(p.numel() for p in parameters) if config.adapter.kind == "full" else trained
-    results = 2 + saves * (trainer.keep_adapters and config.adapter.kind != "full")
-    videos = looks.sample_inputs * (trainer.max_steps // looks.sample_every + 2 + 3 * 4)  # the last: before and after
-    return round(min(kept, saves + 1) * checkpoint + results * result + videos * COMPRESSED * video + SMALL)
+    others = trainer.keep_best + saves * trainer.keep_adapters  # adapters beside the newest, and the one being written
+    results = 2 + others * (config.adapter.kind != "full")
+    arms = 1 + (config.optimizer.ema_decay is not None)
+    shown = looks.sample_inputs * (arms * (trainer.max_steps // looks.sample_every + 1) + 1 + 4 * (2 + arms))
+    videos = shown * COMPRESSED * video  # the last: before and after, four times
+    page = min(PAGE, videos * 4 / 3 + SMALL) * trainer.report
+    return round(min(kept, saves + 1) * checkpoint + results * result + videos + page + SMALL)

@@ -61,7 +61,7 @@ def cost(run: RunFiles, price: float | None) -> Section | None:
     cards = int((number(trainer, "devices") or 1) * (number(trainer, "nodes") or 1))
     each, planned = number(speed, "seconds_per_batch"), number(fields, "plan", "step_seconds")
     peak, foretold = number(fields, "speed", "peak_bytes"), number(fields, "plan", "peak_bytes")
-    wait = number(speed, "share_waiting_for_data")
+    wait, beside = number(speed, "share_waiting_for_data"), number(speed, "share_beside_training")
     whole = seconds * step / steps if seconds and steps and step else seconds
     rows = {
         "Hardware": text(fields, "hardware") or "not told by this run",
@@ -71,6 +71,7 @@ def cost(run: RunFiles, price: float | None) -> Section | None:
         "A batch": _against(each, planned, lambda value: f"{value:.3g} s"),
         "Peak memory": _against(peak, foretold, lambda value: f"{value / 2**30:.1f} GiB"),
         "Speed": f"{text(speed, 'steps_per_second')} steps/s, {text(speed, 'clips_per_second')} clips/s",
+        "Looks, samples, saves": "" if beside is None else f"{beside:.1%} of the whole time",
         "Waiting for data": "" if wait is None else f"{wait:.1%} of the time",
     }
     if price is not None and whole is not None:

@@ -43,6 +43,7 @@ UNKNOWN = (
 )
 UNFINISHED = ("mild", "The run is not finished.", "What there is so far is shown; the verdict comes with the end.")
 MEAN, BASE, CLIP = "val_ratio", "base", "held-out clip"
+MEANS = {MEAN: "held out", "train_ratio": "training clips", "generic_ratio": "generic clips"}
 
 
 def verdict(run: RunFiles) -> Verdict:
@@ -116,7 +117,8 @@ def losses(run: RunFiles) -> Section | None:
         if name.startswith(f"{MEAN}_") and sigma is not None:
             levels.append((sigma, points))
     by_level = {f"noise {sigma:g}": points for sigma, points in sorted(levels)[:8]}
-    charts = [curves("All noise levels", {"mean": run.curves[MEAN]}, "loss as a ratio to the base's", even=1.0)]
+    means = {words: run.curves[name] for name, words in MEANS.items() if name in run.curves}
+    charts = [curves("All noise levels", means, "loss as a ratio to the base's", even=1.0)]
     if by_level:
         charts.append(curves("By noise level", by_level, "loss as a ratio to the base's", even=1.0))
     clips = number(run.config, "validation", "clips")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,9 @@ import yaml
 
 from svdtrain.foundation.bounded_yaml import bounded
 from svdtrain.foundation.errors import UsageError, shown
+from svdtrain.foundation.json_lines import JsonLines
 from svdtrain.foundation.secrets import redacted
+from svdtrain.reporting.told import number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,8 @@ MOST_BYTES = 64_000_000
 """Of a file that is read."""
 MOST_STEPS, LARGEST = 10**9, 1e30
 """Of what is drawn."""
-KNOWN = ("run.json", "config.yaml", "metrics", "samples", "adapter", "denoiser")
+METRICS = "metrics.jsonl"
+KNOWN = ("run.json", "config.yaml", METRICS, "samples", "adapter", "denoiser")
 EVALUATION = "evaluation.json"
 
 
@@ -79,45 +80,40 @@ def _read(run: RunFiles, file: Path, parse: Any) -> dict[str, Any]:  # noqa: ANN
 
 
 def _curves(run: RunFiles) -> dict[str, Points]:
-    """Of all parts of a run that went on; what a later part did again replaces what an earlier one did."""
-    curves: dict[str, Points] = {}
-    for file in sorted(run.folder.glob("metrics/from-*/metrics.csv")):
-        begun = int(digits[1]) if (digits := re.fullmatch(r"from-(\d{1,9})", file.parent.name)) else 0
-        for points in curves.values():
-            points[:] = [point for point in points if point[0] <= begun]
-        try:
-            if file.stat().st_size > MOST_BYTES:
-                raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
-            with file.open(newline="", encoding="utf-8", errors="replace") as lines:
-                bad = _add(curves, csv.DictReader(lines))
-            if bad:
-                run.damage.append(f"{file.parent.name}/metrics.csv: {bad} of its numbers are none")
-        except (OSError, ValueError, csv.Error) as error:
-            run.damage.append(f"{file.parent.name}/metrics.csv cannot be read: {shown(str(error), 90)}")
-    if not any(curves.values()):
-        run.missing.append("There are no metrics: nothing was logged yet, or the folder metrics is gone.")
-    return {name: sorted(points) for name, points in curves.items() if points}
-
-
-def _add(curves: dict[str, Points], rows: csv.DictReader[str]) -> int:
-    """How many cells were neither empty nor numbers."""
-    bad = 0
-    for row in rows:
-        try:
-            step = int(float(row.get("step") or ""))
-        except (ValueError, OverflowError):
-            step = -1
-        if not 0 <= step < MOST_STEPS:
-            bad += 1
-            continue
-        for name, cell in row.items():
-            if not cell or name in ("step", "epoch", None):
-                continue
-            try:
-                value = float(cell)
-            except (ValueError, TypeError):
+    """Steps that a resumed run did again replace what was measured of them, and of all after them, before."""
+    curves: dict[str, dict[int, float]] = {}
+    file, last, bad = run.folder / METRICS, -1, 0
+    try:
+        if file.is_file() and file.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
+        for row in JsonLines(file).rows():
+            step = number(row, "step")
+            if row is None or step is None or not (0 <= step < MOST_STEPS and step == int(step)):
                 bad += 1
                 continue
-            if abs(value) < LARGEST:
-                curves.setdefault(name, []).append((step, value))
+            if step < last:
+                for points in curves.values():
+                    for later in [one for one in points if one > step]:
+                        del points[later]
+            last = int(step)
+            bad += _add(curves, row, last)
+    except (OSError, ValueError) as error:
+        run.damage.append(f"{METRICS} cannot be read: {shown(str(error), 90)}")
+    if bad:
+        run.damage.append(f"{METRICS}: {bad} of its lines or numbers are none")
+    if not any(curves.values()):
+        run.missing.append(f"There are no metrics: nothing was logged yet, or {METRICS} is gone.")
+    return {name: sorted(points.items()) for name, points in curves.items() if points}
+
+
+def _add(curves: dict[str, dict[int, float]], row: dict[str, Any], step: int) -> int:
+    """How many values were no numbers; null is what was not finite."""
+    bad = 0
+    for name, value in row.items():
+        if name in ("step", "time") or value is None:
+            continue
+        if (found := number(row, name)) is None:
+            bad += 1
+        elif abs(found) < LARGEST:
+            curves.setdefault(name, {})[step] = found
     return bad

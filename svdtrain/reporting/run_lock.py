@@ -46,6 +46,17 @@ def locked(run_dir: Path) -> Iterator[None]:
                     run_dir.rmdir()
 
 
+def is_held(run_dir: Path) -> bool:
+    """Whether a process trains there."""
+    try:
+        with FileLock(run_dir / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return (run_dir / HOLDER).exists()
+
+
 def _holder(run_dir: Path) -> str:
     try:
         told = json.loads((run_dir / HOLDER).read_text())

@@ -18,6 +18,7 @@ from svdtrain.foundation.bounded_yaml import bounded
 from svdtrain.foundation.errors import SystemFault, UsageError, shown
 from svdtrain.foundation.files import make_folder, sync, write_atomic
 from svdtrain.foundation.secrets import redacted
+from svdtrain.reporting.run_events import RunEvents
 
 _PACKAGES = ("torch", "pytorch-lightning", "diffusers", "peft", "transformers", "webdataset")
 
@@ -27,6 +28,7 @@ class RunRecord:
 
     def __init__(self, run_dir: Path, fields: dict[str, Any], *, writes: bool = True) -> None:
         self.run_dir, self.fields, self.writes = run_dir, fields, writes
+        self.events = RunEvents(run_dir, writes=writes)
 
     @classmethod
     def create(

@@ -1,10 +1,11 @@
-"""Where metrics go: CSV by default, W&B (offline without a key, never asking), tensorboard."""
+"""Where metrics go: metrics.jsonl always, W&B (offline without a key, never asking), tensorboard."""
 
 from __future__ import annotations
 
 import logging
 import netrc
 import os
+import time
 from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.secrets import redacted
+from svdtrain.training.metrics_file import MetricsFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,19 +26,19 @@ log = logging.getLogger(__name__)
 
 
 def build_loggers(
-    kind: str, project: str, name: str, run_dir: Path, first_step: int, settings: dict[str, Any], console: Console
+    kind: str, project: str, name: str, run_dir: Path, settings: dict[str, Any], console: Console
 ) -> list[Logger]:
-    """CSV always (RUN/metrics/from-STEP/metrics.csv); the chosen tracker beside it, with its files in the run folder."""
-    loggers: list[Logger] = [
-        CSVLogger(run_dir, name="metrics", version=f"from-{first_step:06d}", flush_logs_every_n_steps=1)
-    ]
+    """RUN/metrics.jsonl always; the chosen tracker beside it, with its files in the run folder."""
+    loggers: list[Logger] = [MetricsFile(run_dir)]
+    if kind == "csv":
+        loggers.append(CSVLogger(run_dir, name="csv", version=time.strftime("%Y%m%d-%H%M%S")))
     if kind == "wandb":
         loggers.append(_wandb(redacted(project), name, run_dir, console))
     if kind == "tensorboard":
         try:
             loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
         except ModuleNotFoundError as error:
-            hint = "pip install tensorboard, or logger=csv"
+            hint = "pip install tensorboard, or logger=none"
             raise UsageError("logger=tensorboard: the package tensorboard is not installed", hint) from error
     for logger in loggers[1:]:
         broken = unfailing(logger, _forget_wandb if kind == "wandb" else None)

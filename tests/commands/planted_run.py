@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from svdtrain.foundation.json_lines import JsonLines
 from svdtrain.generation.video_files import write_mp4
 from tests.commands.adapters import save_run
 from tests.tiny_runs import moving_square
@@ -51,8 +52,7 @@ def plant(folder: Path) -> Path:
     save_run(folder)
     (folder / "run.json").write_text(json.dumps(RECORD))
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    write_metrics(folder / "metrics" / "from-000000" / "metrics.csv", range(1500))
-    write_metrics(folder / "metrics" / "from-001000" / "metrics.csv", range(1001, 2001))
+    write_metrics(folder / "metrics.jsonl", [*range(1500), *range(1001, 2001)])
     for step in (0, 1000, 2000):
         for number in (0, 1):
             video_THWC = moving_square(number + step)
@@ -60,18 +60,14 @@ def plant(folder: Path) -> Path:
     return folder
 
 
-def write_metrics(file: Path, steps: range) -> None:
-    """One row a step, and the held-out losses' now and then."""
-    file.parent.mkdir(parents=True)
-    names = ["step", "loss", "gradient_norm", "val_ratio", *(f"val_ratio_{level}" for level in LEVELS)]
-    with file.open("w", newline="") as lines:
-        rows = csv.DictWriter(lines, names)
-        rows.writeheader()
-        for step in steps:
-            rows.writerow({"step": step, "loss": 1 + math.sin(step), "gradient_norm": 2.0 if step != 777 else 900.0})
-            if step % 500 == 0:
-                ratio = 1 - step / 10_000
-                rows.writerow({"step": step, "val_ratio": ratio} | {f"val_ratio_{level}": ratio for level in LEVELS})
+def write_metrics(file: Path, steps: Iterable[int]) -> None:
+    """One line a step, and the held-out losses' now and then."""
+    lines = JsonLines(file)
+    for step in steps:
+        lines.append({"step": step, "loss": 1 + math.sin(step), "gradient_norm": 2.0 if step != 777 else 900.0})
+        if step % 500 == 0:
+            ratio = 1 - step / 10_000
+            lines.append({"step": step, "val_ratio": ratio} | {f"val_ratio_{level}": ratio for level in LEVELS})
 
 
 def plant_evaluation(folder: Path, kind: str = "over-fitting") -> Path:

@@ -12,12 +12,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
+from rich.console import Console
 
 from svdtrain.cli import main
-from svdtrain.commands.report import LARGEST, run
+from svdtrain.commands.report import LARGEST, run, write_page
 from svdtrain.commands.report_pictures import within
 from svdtrain.config.reporting import ReportConfig
 from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.json_lines import JsonLines
 from svdtrain.reporting.page import Film, Screening, Section
 from svdtrain.reporting.run_files import read_run
 from tests.commands.planted_run import RECORD, plant, plant_evaluation
@@ -184,15 +187,19 @@ def _linked(folder: Path) -> None:
     (folder / "config.yaml").symlink_to(folder.parent / "secret.yaml")
 
 
-METRICS, SAMPLE = "metrics/from-001000/metrics.csv", "samples/step-002000/input-0.mp4"
+METRICS, TORN = (
+    "metrics.jsonl",
+    '{"step": 1, "loss": "x"}\n\x00,2\n[1]\n{"step": 1e999}\n{"step": 3, "loss": 1e99}\n{"st',
+)
+SAMPLE = "samples/step-002000/input-0.mp4"
 CASES: list[tuple[str, Callable[[Path], None], int, str]] = [
     ("unfinished", _state(state="running"), 0, "Unfinished (running): seen up to step 2,000 of 2,000."),
     ("no videos", _without("samples"), 0, "There are no sample videos"),
     ("a sample is missing", _without(SAMPLE), 0, "A sample is missing: samples/step-002000/input-0.mp4."),
     ("a sample is damaged", _with(SAMPLE, "no video"), 0, "A sample cannot be shown: samples/step-002000/input-0.mp4"),
-    ("no metrics", _without("metrics"), 0, "There are no metrics"),
+    ("no metrics", _without(METRICS), 0, "There are no metrics"),
     ("no adapter", _without("adapter"), 0, "There is no adapter yet."),
-    ("no held-out clips", _with(METRICS, "step,loss\n"), 0, ""),
+    ("no held-out clips", _with(METRICS, '{"step": 1, "loss": 1}\n'), 0, ""),
     ("no record", _without("run.json"), 2, "Damaged: run.json is missing"),
     ("half a record", _with("run.json", '{"name": "ink", '), 2, "Damaged: run.json cannot be read"),
     ("a list", _with("run.json", "[1]"), 2, "Damaged: run.json cannot be read: it holds no table"),
@@ -203,9 +210,9 @@ CASES: list[tuple[str, Callable[[Path], None], int, str]] = [
     ("a config from elsewhere", _linked, 2, "Damaged: config.yaml cannot be read: it is a link that leads elsewhere"),
     ("a config that lies", _with("config.yaml", "a: !!python/object:os.system {}"), 2, "Damaged: config.yaml cannot be"),
     ("config of other kinds", _with("config.yaml", "model: [1]\ndata: 3\ntrainer: {devices: .nan}\n1: 2"), 0, ""),
-    ("torn metrics", _with(METRICS, "step,loss\n1,x\n\x00,2\n1e999,1\n3,1e99\n"), 2, "of its numbers are none"),
+    ("torn metrics", _with(METRICS, TORN), 2, "5 of its lines or numbers are none"),
     ("a torn adapter", _with("adapter/adapter_model.safetensors", "torn"), 2, "Damaged: the adapter cannot be read"),
-    ("nothing else", _without("samples", "metrics", "adapter", "config.yaml"), 2, "Damaged: config.yaml is missing"),
+    ("nothing else", _without("samples", METRICS, "adapter", "config.yaml"), 2, "Damaged: config.yaml is missing"),
 ]  # fmt: skip
 
 
@@ -217,7 +224,7 @@ def test_what_can_be_shown_is_shown_and_marked(
         shutil.rmtree(copied / "samples")  # nothing to decode: that takes a process of its own
         (copied / "samples").mkdir()
     damage(copied)
-    given = ReportConfig(run=str(copied), out=None, evaluation=None, price=None)
+    given = ReportConfig(run=[str(copied)], out=None, evaluation=None, price=None)
     with pytest.raises(UsageError, match="damaged, ") if code else nullcontext():
         run(given, [])
     page = ReadPage((copied / "report.html").read_bytes())
@@ -269,3 +276,46 @@ def test_a_browser_plays_it_without_a_complaint(whole: bytes, tmp_path: Path) ->
     assert "CONSOLE" not in done.stderr
     assert done.stdout.count('class="controls"><button') == 2  # no longer hidden: the script ran
     assert done.stdout.count('src="blob:') == 4
+
+
+def test_a_fit_ends_with_its_page_or_with_a_warning(
+    planted: Path, copied: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_page(Console(soft_wrap=True), planted)
+    assert f"report         {planted / 'report.html'}" in capfd.readouterr().out
+    assert Media((planted / "report.html").read_bytes()).videos
+    (copied / "report.html").mkdir()
+    write_page(Console(), copied)
+    assert [record.getMessage().count("\n") for record in caplog.records if "not written" in record.getMessage()] == [0]
+
+
+def test_several_runs_are_compared_on_one_page(planted: Path, copied: Path, tmp_path: Path) -> None:
+    """The second one has another rank, and goes on to half the loss."""
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    (copied / "config.yaml").write_text(yaml.safe_dump(config | {"adapter": {"kind": "lora", "rank": 16}}))
+    JsonLines(copied / METRICS).append({"step": 2001, "val_ratio": 0.4})
+    out = tmp_path / "page.html"
+    assert main(["report", str(planted), str(copied), f"out={out}"]) == 0
+    page = ReadPage(out.read_bytes())
+    assert "0.400 of the base's, at step 2,001" in page.text("head")
+    assert "adapter.rank" in page.text("differences")
+    assert "adapter.kind" not in page.text("differences")
+    assert [len(found) for found in Media(out.read_bytes()).videos.values()] == [2 * 3]
+    (copied / "config.yaml").write_text(yaml.safe_dump(config | {"validation": {"clips": 4}}))
+    assert main(["report", str(planted), str(copied), f"out={out}"]) == 0
+    assert "cannot be compared: validation.clips differs" in ReadPage(out.read_bytes()).text("head")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["{run}", "{run}"], "a folder is given twice"),
+        (["{run}", "{tmp}/nothing"], "nothing: it is no run folder"),
+        (["{run}", "{tmp}", "evaluation=here"], "evaluation: is of one run"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_one_line(
+    words: list[str], said: str, copied: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", *(word.format(run=copied, tmp=tmp_path) for word in words)]) == 2
+    assert said in next(line for line in capfd.readouterr().err.splitlines() if line.startswith("error: "))

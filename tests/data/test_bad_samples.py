@@ -57,7 +57,7 @@ def test_lines_of_others_are_left_as_they_are(tmp_path: Path) -> None:
     lines = b"\xff\n[1]\n" + b"[" * 100_000 + b'\n{"position": [1], "key": {}}\n{"position": 3'
     (tmp_path / "bad_samples.jsonl").write_bytes(lines)
     BadSamples(BadSamplePolicy()).write_to(tmp_path / "bad_samples.jsonl")
-    assert (tmp_path / "bad_samples.jsonl").read_bytes() == lines + b"\n"
+    assert (tmp_path / "bad_samples.jsonl").read_bytes() == lines
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 from svdtrain import cli
 from svdtrain.config import catalogue
-from svdtrain.config.commands import COMMANDS, Command
+from svdtrain.config.command import Command
+from svdtrain.config.commands import COMMANDS
 from tests.fuzz.mutations import NUMBERS, TEXTS, damaged
 from tests.fuzz.place import Answer, Place, commanded
 

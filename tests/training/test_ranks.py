@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from svdtrain.commands import fit
+from svdtrain.reporting.run_files import read_run
 from tests.tiny_runs import fit_config, fit_words
 
 ADAPTER = Path("adapter/adapter_model.safetensors")
@@ -39,11 +39,7 @@ def shape(ranks: int, last: int, run: Path) -> list[str]:
 
 def losses(run: Path) -> dict[int, float]:
     """step -> loss of all its parts."""
-    found: dict[int, float] = {}
-    for file in sorted(run.glob("metrics/*/metrics.csv")):
-        with file.open() as rows:
-            found |= {int(row["step"]): float(row["loss"]) for row in csv.DictReader(rows) if row.get("loss")}
-    return found
+    return dict(read_run(run).curves["loss"])
 
 
 def assert_close(one: Path, other: Path) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.callbacks import Callback
 
 from svdtrain.foundation.errors import NumericError
+from svdtrain.reporting.run_events import SILENT
 from svdtrain.training.module import LEVEL_EDGES
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from svdtrain.reporting.run_events import RunEvents
     from svdtrain.training.module import ClipLoss, FineTuning
 
 log = logging.getLogger(__name__)
@@ -31,8 +33,8 @@ MOST_TOLD = 3
 class NumericGuard(Callback):
     """`raise`: such a step ends the run before it is taken. `skip`: it is left out, `most` times in any 100 steps."""
 
-    def __init__(self, policy: str, most: int) -> None:
-        self.policy, self.most = policy, most
+    def __init__(self, policy: str, most: int, events: RunEvents = SILENT) -> None:
+        self.policy, self.most, self.events = policy, most, events
         self.skipped: list[int] = []
         """Optimizer steps that were left out."""
         self.scales: list[float] = []
@@ -62,6 +64,7 @@ class NumericGuard(Callback):
         if recent > self.most:
             raise NumericError(f"{recent} of the last {WINDOW} steps were skipped; now {fault.message}", fault.hint)
         log.warning("step %d is skipped: %s", step, fault.message)
+        self.events.add("skip", step, why=fault.message)
         module.flat.leave_out()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401
@@ -82,6 +85,7 @@ class NumericGuard(Callback):
 
     def _spiked(self, clip: ClipLoss, step: int, usual: float) -> None:
         self.spikes += 1
+        self.events.add("spike", step, clip=clip.key, sigma=clip.sigma, loss=clip.loss, usual=usual)
         if self.spikes > MOST_TOLD:
             return
         name = f"clip '{clip.key}'" if clip.key else f"a clip of rank {clip.rank}"

@@ -39,6 +39,8 @@ class StepProgress(Callback):
         self.bar: Progress | None = None
         self.compile_clock = CompileClock()
         self.training_seconds = 0.0
+        self.began = self.wall = 0.0
+        """When training began, with the first looks, and how long it took."""
         self.steps = 0
         self.clips = 0
         self.gathered = self._gathered_before = 0
@@ -51,6 +53,7 @@ class StepProgress(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:  # noqa: ARG002
         """Start the bar where a resumed run stands."""
+        self.began = time.perf_counter()
         columns = (TextColumn("fit"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
         self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
         self.task = self.bar.add_task("fit", total=trainer.max_steps, completed=trainer.global_step, said="")
@@ -119,6 +122,8 @@ class StepProgress(Callback):
     def summary(self, module: FineTuning) -> dict[str, float | None]:
         """Speed, and what shares of it went to waiting for data and to all but the denoiser's forward and backward.
 
+        Beside training are looks at held-out clips, samples and saves.
+
         The first batch is apart: it is there when the loader's processes have started.
         """
         inside = module.seconds["denoise"] + module.seconds["backward"]
@@ -135,6 +140,7 @@ class StepProgress(Callback):
             "clips_per_second": round(self.clips / total, 3),
             "share_waiting_for_data": round(loader.waited_seconds / total, 4),
             "share_outside_denoiser": round(1 - inside / total, 4),
+            "share_beside_training": round(1 - total / max(total, self.wall), 4),
             "compile_seconds": round(self.compile_clock.seconds, 2),
             "bytes_sent_per_step": sent_per_step(reduced, ranks),
             "base_bytes_sent_per_step": self.gathered // max(1, self.steps),
@@ -152,6 +158,7 @@ class StepProgress(Callback):
 
     def on_train_end(self, *_: Any) -> None:  # noqa: ANN401
         """Leave the terminal as it was."""
+        self.wall = time.perf_counter() - self.began
         self.compile_clock.close()
         if self.bar:
             self.bar.stop()
