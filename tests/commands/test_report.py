@@ -12,7 +12,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import yaml
 from rich.console import Console
 
 from svdtrain.cli import main
@@ -20,7 +19,6 @@ from svdtrain.commands.report import LARGEST, run, write_page
 from svdtrain.commands.report_pictures import within
 from svdtrain.config.reporting import ReportConfig
 from svdtrain.foundation.errors import UsageError
-from svdtrain.foundation.json_lines import JsonLines
 from svdtrain.reporting.page import Film, Screening, Section
 from svdtrain.reporting.run_files import read_run
 from tests.commands.planted_run import RECORD, plant, plant_evaluation
@@ -287,35 +285,3 @@ def test_a_fit_ends_with_its_page_or_with_a_warning(
     (copied / "report.html").mkdir()
     write_page(Console(), copied)
     assert [record.getMessage().count("\n") for record in caplog.records if "not written" in record.getMessage()] == [0]
-
-
-def test_several_runs_are_compared_on_one_page(planted: Path, copied: Path, tmp_path: Path) -> None:
-    """The second one has another rank, and goes on to half the loss."""
-    config = yaml.safe_load((copied / "config.yaml").read_text())
-    (copied / "config.yaml").write_text(yaml.safe_dump(config | {"adapter": {"kind": "lora", "rank": 16}}))
-    JsonLines(copied / METRICS).append({"step": 2001, "val_ratio": 0.4})
-    out = tmp_path / "page.html"
-    assert main(["report", str(planted), str(copied), f"out={out}"]) == 0
-    page = ReadPage(out.read_bytes())
-    assert "0.400 of the base's, at step 2,001" in page.text("head")
-    assert "adapter.rank" in page.text("differences")
-    assert "adapter.kind" not in page.text("differences")
-    assert [len(found) for found in Media(out.read_bytes()).videos.values()] == [2 * 3]
-    (copied / "config.yaml").write_text(yaml.safe_dump(config | {"validation": {"clips": 4}}))
-    assert main(["report", str(planted), str(copied), f"out={out}"]) == 0
-    assert "cannot be compared: validation.clips differs" in ReadPage(out.read_bytes()).text("head")
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["{run}", "{run}"], "a folder is given twice"),
-        (["{run}", "{tmp}/nothing"], "nothing: it is no run folder"),
-        (["{run}", "{tmp}", "evaluation=here"], "evaluation: is of one run"),
-    ],
-)
-def test_runs_that_cannot_be_compared_are_one_line(
-    words: list[str], said: str, copied: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["report", *(word.format(run=copied, tmp=tmp_path) for word in words)]) == 2
-    assert said in next(line for line in capfd.readouterr().err.splitlines() if line.startswith("error: "))
