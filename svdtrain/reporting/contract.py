@@ -114,7 +114,7 @@ class MetricsLine(BaseModel):
     """A line of metrics.jsonl, which only grows: of one step that stands twice, the later counts; null: not finite."""
 
     model_config = ConfigDict(extra="allow", strict=True)
-    __pydantic_extra__: dict[str, float | None]
+    __pydantic_extra__: dict[str, float | None]  # type: ignore[override]
 
     step: Count
     time: Amount

@@ -76,12 +76,12 @@ class SigmaGridValidation(Callback):
         """What the looks so far say; those of other clips than the base's say nothing."""
         held_out = self.losses["held_out"]
         steps = [step for step in sorted(held_out) if np.shape(held_out[step]) == np.shape(held_out[0])]
-        groups: dict[str, np.ndarray | None] = {}
+        groups: dict[str, np.ndarray] = {}
         for group, looks in self.losses.items():
-            stack = [looks[step] for step in steps if np.shape(looks.get(step)) == np.shape(looks.get(0))]
-            groups[group] = np.array(stack, np.float64) if len(stack) == len(steps) else None
-        assert groups["held_out"] is not None
-        return judged(LossHistory(tuple(steps), groups["held_out"], groups.get("training"), groups.get("generic")))
+            if all(step in looks and np.shape(looks[step]) == np.shape(looks[0]) for step in steps):
+                groups[group] = np.array([looks[step] for step in steps], np.float64)
+        history = LossHistory(tuple(steps), groups["held_out"], groups.get("training"), groups.get("generic"))
+        return judged(history)
 
     def in_short(self) -> str:
         """The last look as JSON; empty before the first."""
