@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from svdtrain.config.fields import Finite, Positive, Private, Strict
+from svdtrain.config.fields import Positive, Private, Strict
+from svdtrain.config.strengths import StrengthSetting
 
 Format = Literal["diffusers", "comfyui", "peft", "kohya", "motion_lora"]
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -172,8 +173,8 @@ class ExportSettings(Told, Private):
     """The word that calls it up, for the card of a model that reads text."""
     consent: str | None
     """Whose clips these are and why they may be used, for the card."""
-    strength: Finite
-    """Of a merged adapter; also what is proved."""
+    strength: StrengthSetting
+    """Of a merged adapter, 0.8/0.5 for its spatial and temporal half; also what is proved."""
     verify: bool
     """Load each file as its program does, sample, and compare with the adapter in memory."""
     steps: Positive
