@@ -37,8 +37,8 @@ def even(strength: float) -> Strength:
     return Strength(float(strength), float(strength))
 
 
-def _read(value: object) -> Strength:
-    """A number, or text: 0.8, 0.8/0.5. Raises ValueError."""
+def read_strength(value: object) -> Strength:
+    """A number, or text: 0.8, 0.8/0.5. Raises ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Strength):
         raise ValueError("no number")
     if isinstance(value, Strength):
@@ -51,7 +51,7 @@ def _read(value: object) -> Strength:
 
 StrengthSetting = Annotated[
     Strength,
-    PlainValidator(_read),
+    PlainValidator(read_strength),
     PlainSerializer(lambda strength: strength.told),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "examples": ["0.8/0.5 (spatial/temporal)"]}]}),
 ]

@@ -80,7 +80,7 @@ class MergeConfig(WritingTool):
     """`adapter merge`."""
 
     files: Annotated[list[str], Field(min_length=1)]
-    """FILE:WEIGHT, or FILE for a weight of 1."""
+    """FILE:WEIGHT, FILE:SPATIAL/TEMPORAL for one of each half, or FILE for a weight of 1."""
     method: Annotated[str, Field(pattern=r"^(cat|linear|svd|ties|dare)$")]
     """cat: exact, ranks add up; linear: adds factors; svd: the exact sum, cut to a rank; ties, dare: peft's."""
     rank: Rank | None

@@ -1,4 +1,4 @@
-"""What a run has left, read as far as it can be: run.json, config.yaml, its curves, an evaluation of it."""
+"""What a run has left, read as far as it can be: run.json, config.yaml, its curves, an evaluation of it, a choice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_BYTES = 64_000_000
 MOST_STEPS, LARGEST = 10**9, 1e30
 """Of what is drawn."""
 KNOWN = ("run.json", "config.yaml", "metrics", "samples", "adapter", "denoiser")
-EVALUATION = "evaluation.json"
+EVALUATION, CHOICE = "evaluation.json", "choice.json"
 
 
 @dataclass
@@ -38,6 +38,8 @@ class RunFiles:
     """By the name of a metric: (step, value), steps rising."""
     evaluation: dict[str, Any] = field(default_factory=dict)
     evaluated_in: Path | None = None
+    choice: dict[str, Any] = field(default_factory=dict)
+    """Of a step and a strength."""
     damage: list[str] = field(default_factory=list)
     """What cannot be read, and why."""
     missing: list[str] = field(default_factory=list)
@@ -55,6 +57,8 @@ def read_run(folder: Path, evaluation: Path | None = None) -> RunFiles:
     file = evaluation / EVALUATION if evaluation and evaluation.is_dir() else evaluation or own
     if evaluation or file.exists():
         run.evaluation, run.evaluated_in = _read(run, file, json.loads), file.parent
+    if (folder / CHOICE).exists():
+        run.choice = _read(run, folder / CHOICE, json.loads)
     return run
 
 
