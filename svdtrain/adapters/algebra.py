@@ -14,10 +14,11 @@ import numpy as np
 
 from svdtrain.adapters.fingerprint import differences
 from svdtrain.adapters.layer import A, B, Layer, flat_up, lora
+from svdtrain.adapters.targets import half_of
 from svdtrain.foundation.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from svdtrain.adapters.files import AdapterFile
 
@@ -134,9 +135,14 @@ def average(files: Sequence[AdapterFile], decay: float) -> Layers:
 
 
 def merged(
-    files: Sequence[tuple[AdapterFile, float]], method: str, cut: Cut, *, density: float = 0.5, seed: int = 0
+    files: Sequence[tuple[AdapterFile, float | Mapping[str, float]]],
+    method: str,
+    cut: Cut,
+    *,
+    density: float = 0.5,
+    seed: int = 0,
 ) -> tuple[Layers, Loss]:
-    """One adapter of several, each with its weight. Raises ModelError for those that cannot be merged so.
+    """One adapter of several, each with its weight, or with one by half. Raises ModelError for those that cannot be merged so.
 
     cat: exact, ranks add up. linear: factors are added, which is another thing than adding changes; equal ranks only.
     svd: the exact sum cut to a rank. ties, dare: peft's, on the changes (arXiv 2306.01708, 2311.03099), cut to a rank.
@@ -145,7 +151,10 @@ def merged(
     loss, made = Loss(), Layers()
     for module in sorted({module for file, _ in files for module in file.layers}):
         having = [(file, weight) for file, weight in files if module in file.layers]
-        present = [(plain(module, file.layers[module]), weight) for file, weight in having]
+        present = [
+            (plain(module, file.layers[module]), weight if isinstance(weight, int | float) else weight[half_of(module)])
+            for file, weight in having
+        ]
         shape = shape_in(having[0][0], module)
         if method == "cat":
             made[module] = _concatenated(module, present)

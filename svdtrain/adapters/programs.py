@@ -236,7 +236,7 @@ def furthest(
     weight: Callable[[str], Array],
     dtype: str,
     *,
-    strength: float = 1.0,
+    strengths: Mapping[str, float] | None = None,
     merged: bool = False,
 ) -> float:
     """The largest share by which what a program adds to a weight differs from the adapter's own change.
@@ -249,7 +249,7 @@ def furthest(
     worst = 0.0
     for module, layer in layers.items():
         base = weight(module)
-        wanted = strength * layer.delta(base)
+        wanted = (strengths or {}).get(module, 1.0) * layer.delta(base)
         largest = float(np.abs(wanted).max())
         apart = float(np.abs(seen[module]() - wanted).max())
         allowed = WEIGHT_LIMITS[dtype] * largest

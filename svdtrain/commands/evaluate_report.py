@@ -34,7 +34,7 @@ def write(out: Path, plan: Plan, told: dict[str, Any], found: Found) -> None:
     inputs = [one for one in plan.inputs if one.name in whole]
     arms = plan.video_arms[: SHOWN + 1]
     try:
-        write_atomic(out / JSON, json.dumps(redacted(_finite(told)), indent=1))
+        write_atomic(out / JSON, json.dumps(redacted(finite(told)), indent=1))
         if not inputs:
             return
         rate = probe((out / f"{video_name(None, inputs[0])}.mp4").read_bytes(), CLIP).fps
@@ -67,7 +67,7 @@ def tell(console: Console, out: Path, told: dict[str, Any]) -> None:
 
 def _loss_rows(told: dict[str, Any]) -> list[list[str]]:
     return [
-        [f"{arm}, {group.replace('_', '-')}", _with_ends(one["ratio"], "{:.3f}")]
+        [f"{arm}, {group.replace('_', '-')}", with_ends(one["ratio"])]
         + [f"{at['value']:.3f}" for at in one["ratio_by_sigma"]]
         + [str(one["ratio"]["n"])]
         for group, table in told["losses"].items()
@@ -88,9 +88,12 @@ def _metric_rows(told: dict[str, Any], arms: list[str]) -> list[list[str]]:
     return rows
 
 
-def _with_ends(estimate: dict[str, Any], form: str) -> str:
+def with_ends(estimate: dict[str, Any] | None) -> str:
+    """0.912 (0.884 to 0.941); empty for none."""
+    if estimate is None or not math.isfinite(estimate["value"]):
+        return ""
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    return form.format(value) if low is None else f"{form} ({form} to {form})".format(value, low, high)
+    return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _frames(path: Path) -> np.ndarray:
@@ -99,10 +102,10 @@ def _frames(path: Path) -> np.ndarray:
     return decode_frames(data, list(range(info.frames)), path.name, info)
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401
+def finite(value: Any) -> Any:  # noqa: ANN401
     """JSON has no nan."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

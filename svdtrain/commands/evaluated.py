@@ -12,6 +12,7 @@ from svdtrain.adapters.container import Container
 from svdtrain.adapters.files import adapter_path
 from svdtrain.adapters.spec import AdapterInfo
 from svdtrain.config.schema import DataConfig, FitConfig
+from svdtrain.config.strengths import even
 from svdtrain.evaluation.work import BASE, Arm
 from svdtrain.foundation.errors import UsageError, shown
 from svdtrain.foundation.files import sha256_of
@@ -99,20 +100,32 @@ def arms_of(config: EvaluateConfig, found: Sequence[Evaluated]) -> list[Arm]:
     """The base first, then each adapter at each strength, then what its run kept of earlier steps."""
     arms: list[Arm] = []
     for one in found:
-        name, sha256, step = _name(one, len(found)), sha256_of(one.file), _step(one.info)
+        name, sha256, step = _name(one, len(found)), sha256_of(one.file), step_of(one.info)
         if not arms:
-            arms.append(Arm(BASE, one.file, "", 0.0))
+            arms.append(base_of(one))
         whole = ""
         for strength in config.strengths:
-            label = name if strength == 1 else f"{name}@{strength:g}"
+            label = name if strength == even(1) else f"{name}@{strength}"
             label = label if label not in {arm.label for arm in arms} else f"{label}-{len(arms)}"
             arms.append(Arm(label, one.file, sha256, strength, step))
-            whole = label if strength == 1 else whole
-        for file in one.earlier if whole else ():
-            if (mark := sha256_of(file)) != sha256:
-                label = f"{whole}/{file.parent.name}"
-                arms.append(Arm(label, file, mark, 1.0, int(file.parent.name.rpartition("-")[2]), of=whole))
+            whole = label if strength == even(1) else whole
+        arms += earlier_of(one, sha256, whole) if whole else []
     return arms
+
+
+def base_of(one: Evaluated) -> Arm:
+    """The base, whose adapter is switched off."""
+    return Arm(BASE, one.file, "", even(0))
+
+
+def earlier_of(one: Evaluated, sha256: str, label: str) -> list[Arm]:
+    """What a run kept of earlier steps than its last, which is labelled so."""
+    found = [(file, sha256_of(file)) for file in one.earlier]
+    return [
+        Arm(f"{label}/{file.parent.name}", file, mark, even(1), int(file.parent.name.rpartition("-")[2]), of=label)
+        for file, mark in found
+        if mark != sha256
+    ]
 
 
 def _name(one: Evaluated, count: int) -> str:
@@ -123,5 +136,6 @@ def _name(one: Evaluated, count: int) -> str:
     return one.file.parent.name if one.file.name == "adapter_model.safetensors" else one.file.stem
 
 
-def _step(info: AdapterInfo) -> int:
+def step_of(info: AdapterInfo) -> int:
+    """The step that a header tells; 0 where it tells none."""
     return int(info.steps) if info.steps.isascii() and info.steps.isdigit() and len(info.steps) < 12 else 0

@@ -22,8 +22,9 @@ from svdtrain.adapters.formats import PEFT
 from svdtrain.adapters.layout import layout_of
 from svdtrain.adapters.programs import add_to_weights
 from svdtrain.adapters.spec import AdapterInfo, measured
-from svdtrain.adapters.targets import adaptable_weights
+from svdtrain.adapters.targets import adaptable_weights, half_of
 from svdtrain.commands.export_proof import MERGED, Judge, fresh_family
+from svdtrain.config.strengths import even
 from svdtrain.families.registry import spec_of
 from svdtrain.foundation.errors import ModelError, SystemFault, UsageError
 from svdtrain.foundation.quiet import quiet_packages
@@ -97,7 +98,7 @@ def _write(config: ExportConfig, family: ModelFamily, file: AdapterFile, to: str
     merged = fresh_family(config)
     weights = adaptable_weights(merged.denoiser)
     changes = {
-        module: (lambda m=module, one=layer: config.strength * one.delta(weights[m].detach().cpu().numpy()))
+        module: (lambda m=module, one=layer: _strength(config, m) * one.delta(weights[m].detach().cpu().numpy()))
         for module, layer in file.layers.items()
     }
     add_to_weights(weights, changes)
@@ -107,6 +108,10 @@ def _write(config: ExportConfig, family: ModelFamily, file: AdapterFile, to: str
         told = json.loads(settings.read_text())
         if isinstance(told, dict) and told.pop("_name_or_path", None):  # where on this machine it was loaded from
             settings.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+def _strength(config: ExportConfig, module: str) -> float:
+    return config.strength.of(half_of(module))
 
 
 def _title(config: ExportConfig, source: Path) -> str:
@@ -188,8 +193,8 @@ def _card(
             frames=model.frames,
             info=vars(file.info),
             results=measured(file.info),
-            samples=samples if config.strength == 1 or set(config.to) != {MERGED} else [],
-            strength=config.strength if set(config.to) == {MERGED} else None,
+            samples=samples if config.strength == even(1) or set(config.to) != {MERGED} else [],
+            strength=str(config.strength) if set(config.to) == {MERGED} else None,
             trigger=config.trigger,
             consent=config.consent,
         )

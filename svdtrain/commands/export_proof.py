@@ -11,7 +11,8 @@ from svdtrain.adapters.formats import KOHYA, PEFT
 from svdtrain.adapters.layout import layout_of
 from svdtrain.adapters.pipelines import load_adapter, set_strength, unload_adapter
 from svdtrain.adapters.programs import furthest, read_as
-from svdtrain.adapters.targets import adaptable_weights
+from svdtrain.adapters.targets import adaptable_weights, half_of
+from svdtrain.config.strengths import even
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import ModelError
 from svdtrain.foundation.hardware import choose_device
@@ -40,8 +41,8 @@ class Judge:
         self.base = sampled(family, self.request)
         name = load_adapter(family.denoiser, config.adapter)
         self.memory = self.at_strength = sampled(family, self.request)
-        if MERGED in config.to and config.strength != 1:
-            set_strength(family.denoiser, config.strength)
+        if MERGED in config.to and config.strength != even(1):
+            set_strength(family.denoiser, spatial=config.strength.spatial, temporal=config.strength.temporal)
             self.at_strength: Sampled = sampled(family, self.request)
         unload_adapter(family.denoiser, name)
         family.to("cpu", torch.float32)  # the files are loaded into models of their own
@@ -51,10 +52,11 @@ class Judge:
         merged, dtype = to == MERGED, self.config.dtype
         wider = "dtype=fp32 keeps every bit" if dtype != "fp32" else "please report this"
         family = fresh_family(self.config, **({"source": str(path)} if merged else {}))
-        strength = self.config.strength if merged else 1.0
+        strength = self.config.strength if merged else even(1)
         try:
             seen = self._seen(to, family, path)
-            apart = furthest(seen, self.file.layers, self._weight, dtype, strength=strength, merged=merged)
+            strengths = {module: strength.of(half_of(module)) for module in self.file.layers}
+            apart = furthest(seen, self.file.layers, self._weight, dtype, strengths=strengths, merged=merged)
         except ModelError as error:
             raise ModelError(f"to={to}: {error.message}", error.hint or f"nothing was left behind; {wider}") from error
         found = proof(self.at_strength if merged else self.memory, self.base, sampled(family, self.request))

@@ -49,9 +49,9 @@ def run(config: GenerateConfig, overrides: list[str]) -> None:  # noqa: ARG001
         if end := family.unread(prompt):
             log.warning("the prompt is longer than what is read; not read: '%s'", end)
     for adapter, strength in zip(adapters, strengths, strict=True):
-        load_adapter(
-            family.denoiser, adapter, strength, spatial=config.spatial_strength, temporal=config.temporal_strength
-        )
+        spatial = strength.spatial if config.spatial_strength is None else config.spatial_strength
+        temporal = strength.temporal if config.temporal_strength is None else config.temporal_strength
+        load_adapter(family.denoiser, adapter, spatial=spatial, temporal=temporal)
 
     # Only now: a mistake in what was loaded leaves nothing behind. And all of them: some may be wanted without their video.
     for request, target in zip(requests, outputs.first_frames, strict=False):

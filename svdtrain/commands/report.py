@@ -14,6 +14,7 @@ from svdtrain.data.isolation import DecodeChild
 from svdtrain.foundation.errors import SystemFault, UsageError, shown
 from svdtrain.foundation.files import write_atomic
 from svdtrain.foundation.quiet import quiet_packages
+from svdtrain.reporting import report_choice as choice
 from svdtrain.reporting import report_comparison as comparison
 from svdtrain.reporting import report_facts as facts
 from svdtrain.reporting import report_findings as findings
@@ -81,6 +82,7 @@ def page_of(found: RunFiles, price: float | None = None, child: DecodeChild | No
     cinema = pictures.Cinema(found, child)
     seen = [*pictures.samples(found, cinema), pictures.evaluated(found, cinema)]
     rest = [
+        choice.section(found),
         findings.losses(found),
         pictures.changes(found),
         findings.metrics(found),
@@ -133,7 +135,7 @@ def _page(found: RunFiles, sections: list[Section]) -> Page:
         title=facts.name_of(found),
         kind="Report of a training run",
         about=about,
-        tiles=findings.tiles(found),
+        tiles=(*filter(None, [choice.tile(found)]), *findings.tiles(found)),
         advice=(),
         sections=tuple(sections),
         footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain report {found.folder.resolve().name}",

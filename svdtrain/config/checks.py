@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from svdtrain.config.evaluation import EvaluateConfig
+from svdtrain.config.evaluation import ChooseConfig, Compared, EvaluateConfig
 from svdtrain.config.fields import listed
 from svdtrain.config.generation import GenerateConfig
 from svdtrain.config.preparation import PrepareConfig
@@ -14,7 +15,7 @@ from svdtrain.config.toolbox import ExportSettings, MergeConfig
 from svdtrain.foundation.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from pydantic import BaseModel
 
@@ -34,6 +35,9 @@ def refuse_contradictions(config: BaseModel) -> None:
     if isinstance(config, EvaluateConfig):
         _check_model(config.model)
         _check_evaluate(config)
+    if isinstance(config, ChooseConfig):
+        _check_model(config.model)
+        _check_choose(config)
     if isinstance(config, PrepareConfig):
         _check_prepare(config)
 
@@ -47,8 +51,8 @@ def idle_settings(config: BaseModel, given: Collection[str]) -> list[str]:
         causes = _causes_prepare(config)
     if isinstance(config, ExportSettings) and "merged" not in config.to:
         causes = [("strength", "only to=merged holds a strength")]
-    if isinstance(config, EvaluateConfig):
-        causes = _causes_evaluate(config)
+    if isinstance(config, Compared):
+        causes = _causes_compared(config)
     if isinstance(config, MergeConfig):
         causes = _causes_merge(config)
     if isinstance(config, SelftestConfig):
@@ -165,7 +169,13 @@ def _check_evaluate(config: EvaluateConfig) -> None:
         raise UsageError(f"shard: {config.shard}: there is no such part", f"shard=0/{parts} to {parts - 1}/{parts}")
 
 
-def _check_strengths(key: str, strengths: list[float], adapters: int) -> None:
+def _check_choose(config: ChooseConfig) -> None:
+    for before, after in pairwise(config.strengths):
+        if not before < after:
+            raise UsageError(f"strengths: {after} after {before}, and they are wanted rising", "strengths=0,0.5,1")
+
+
+def _check_strengths(key: str, strengths: Sequence[object], adapters: int) -> None:
     if len(strengths) not in (1, adapters):
         raise UsageError(f"{key}: {len(strengths)} numbers for {adapters} adapters", "one for each, or one for all")
 
@@ -220,7 +230,7 @@ def _causes_generate(config: GenerateConfig) -> list[tuple[str, str]]:
     return causes
 
 
-def _causes_evaluate(config: EvaluateConfig) -> list[tuple[str, str]]:
+def _causes_compared(config: Compared) -> list[tuple[str, str]]:
     causes = _causes_model(config.model)
     if not config.inputs:
         names = ("seeds", "steps", "metrics", "motion_buckets", "copies_of")

@@ -30,7 +30,7 @@ COMMANDS = (
             "adapter=runs/style_lora/TIME image=a.png out=b.mp4",
             "adapter=RUN image=pictures/ out=videos/ seed=[1,2,3]",
             "adapter=RUN prompt=TEXT text_to_image=FOLDER out=b.mp4     # the first frame is drawn, too",
-            "adapter=RUN image=a.png out=b.mp4 strength=0.5",
+            "adapter=RUN image=a.png out=b.mp4 strength=0.5     # 0.8/0.5: spatial and temporal half",
             "adapter=[RUN1,RUN2] strength=[1.0,0.7] image=a.png out=b.mp4",
             "base_only=true image=a.png out=base.mp4 motion_bucket_id=200",
         ),
@@ -47,6 +47,19 @@ COMMANDS = (
             "adapters=RUN1,RUN2 data=shards/ inputs=16 seeds=0,1 motion_buckets=60,127,200",
             "adapter=RUN shard=0/4     # one process of four; none waits for another",
         ),
+    ),
+    Command(
+        "choose",
+        "svdtrain.commands.choose",
+        "choose",
+        "evaluation.ChooseConfig",
+        "say which step of a run to use, and at which strength; RUN/best leads there",
+        (
+            "runs/style_lora/TIME     # trainer.keep_adapters=true keeps the steps",
+            "RUN strengths=0,0.5,1 generic=others/",
+            "RUN halves=true     # spatial and temporal strengths apart",
+        ),
+        bare="run",
     ),
     Command(
         "report",

@@ -136,8 +136,8 @@ def validated(values: dict[str, Any], schema: type[Schema], given: Collection[st
 def with_adapter_model(request: Request) -> Request:
     """The request with the model its adapters were made for, unless it names one itself."""
     given = {typed(o.key_or_group): o.value() for o in request.parsed if not o.is_sweep_override()}
-    places = given.get("adapter") or given.get("adapters")
-    if "adapter" in request.groups or "model" in given or not places:
+    places = given.get("adapter") or given.get("adapters") or given.get("run")
+    if "adapter" in request.groups or "model" not in request.groups or "model" in given or not places:
         return request
     headers = [adapter_metadata(str(place)) for place in (places if isinstance(places, list) else [places])]
     models = {header.get("svdtrain.model", "") for header in headers} - {""}

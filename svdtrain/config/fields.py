@@ -37,7 +37,7 @@ def listed(value: Item | list[Item] | None) -> list[Item]:
     return [*value] if isinstance(value, list) else [value]
 
 
-def each_strength(strength: float | list[float], adapters: int) -> list[float]:
+def each_strength(strength: Item | list[Item], adapters: int) -> list[Item]:
     """One number for each adapter; the checks have seen to it that there is one, or one for all."""
     numbers = listed(strength)
     return numbers * adapters if len(numbers) == 1 else numbers[:adapters]

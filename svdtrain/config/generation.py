@@ -8,6 +8,7 @@ from pydantic import Field
 
 from svdtrain.config.fields import Finite, Positive, Private
 from svdtrain.config.schema import ModelConfig
+from svdtrain.config.strengths import StrengthSetting
 
 
 class GenerateConfig(Private):
@@ -41,9 +42,11 @@ class GenerateConfig(Private):
     noise_aug_strength: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
     min_guidance: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
     max_guidance: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
-    strength: Finite | list[Finite]
-    """1.0 as trained, 0.0 the base; one number per adapter, or one for all."""
+    strength: StrengthSetting | list[StrengthSetting]
+    """1.0 as trained, 0.0 the base; 0.8/0.5: spatial and temporal half. One per adapter, or one for all."""
     spatial_strength: Finite | None
+    """Instead of strength, for the spatial half of every adapter."""
     temporal_strength: Finite | None
+    """Likewise for the temporal half."""
     base_only: bool
     device: Literal["auto", "cpu", "cuda"]

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from svdtrain.config.fields import Finite, Positive, Private, Strict
+from svdtrain.config.fields import Positive, Private, Strict
+from svdtrain.config.strengths import StrengthSetting
 
 Format = Literal["diffusers", "comfyui", "peft", "kohya", "motion_lora"]
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -79,7 +80,7 @@ class MergeConfig(WritingTool):
     """`adapter merge`."""
 
     files: Annotated[list[str], Field(min_length=1)]
-    """FILE:WEIGHT, or FILE for a weight of 1."""
+    """FILE:WEIGHT, FILE:SPATIAL/TEMPORAL for one of each half, or FILE for a weight of 1."""
     method: Annotated[str, Field(pattern=r"^(cat|linear|svd|ties|dare)$")]
     """cat: exact, ranks add up; linear: adds factors; svd: the exact sum, cut to a rank; ties, dare: peft's."""
     rank: Rank | None
@@ -172,8 +173,8 @@ class ExportSettings(Told, Private):
     """The word that calls it up, for the card of a model that reads text."""
     consent: str | None
     """Whose clips these are and why they may be used, for the card."""
-    strength: Finite
-    """Of a merged adapter; also what is proved."""
+    strength: StrengthSetting
+    """Of a merged adapter, 0.8/0.5 for its spatial and temporal half; also what is proved."""
     verify: bool
     """Load each file as its program does, sample, and compare with the adapter in memory."""
     steps: Positive

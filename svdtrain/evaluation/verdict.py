@@ -54,11 +54,9 @@ def judged(history: LossHistory) -> Verdict:
         )
         return Verdict("unknown", f"unknown: {what}", steps[best])
     kind, sentence = _of_held_out(history, best)
-    if history.generic_KNS is not None:
-        generic = ratio_of(history.generic_KNS[-1], history.generic_KNS[0])
-        if generic.surely_above(1 + FORGOTTEN):
-            sentence = f"forgetting: loss on generic clips is {_change(generic)} the base's; besides {sentence}"
-            return Verdict("forgetting", sentence, steps[best])
+    generic_KNS = history.generic_KNS
+    if generic_KNS is not None and (forgets := forgotten(ratio_of(generic_KNS[-1], generic_KNS[0]))):
+        return Verdict("forgetting", f"{forgets}; besides {sentence}", steps[best])
     return Verdict(kind, sentence, steps[best])
 
 
@@ -70,44 +68,57 @@ def _of_held_out(history: LossHistory, best: int) -> tuple[Kind, str]:
     ).surely_below(1 - NOTABLE)
     if since.surely_above(1 + NOTABLE):
         if best == 0 and not learnt:
-            return "worse", f"worse: held-out loss is {_change(now)} the base's"
+            return "worse", f"worse: held-out loss is {change(now)} the base's"
         why = ", while that of training clips fell" if learnt else ""
         return (
             "over-fitting",
-            f"over-fitting since step {steps[best]}: held-out loss is {_change(since)} what it was then{why}",
+            f"over-fitting since step {steps[best]}: held-out loss is {change(since)} what it was then{why}",
         )
     if now.surely_below(1 - NOTABLE):
         falls = ratio_of(held_out_KNS[-1], held_out_KNS[-2]).surely_below(1 - NOTABLE)
         how = f", and still fell at step {steps[-1]}" if falls else f", and has not moved since step {steps[-2]}"
-        return "improving", f"improving: held-out loss is {_change(now)} the base's{how if len(steps) > 2 else ''}"
+        return "improving", f"improving: held-out loss is {change(now)} the base's{how if len(steps) > 2 else ''}"
     if learnt:
         return "over-fitting", "over-fitting: loss fell on training clips, and not on held-out ones"
-    return "flat", f"flat: held-out loss is {_change(now)} the base's"
+    return "flat", f"flat: held-out loss is {change(now)} the base's"
 
 
-def _change(ratio: Estimate) -> str:
-    """12 % below (9 to 15 %)"""
+def change(ratio: Estimate) -> str:
+    """12% (9% to 15%) below"""
     sign, way = (1, "above") if ratio.value >= 1 else (-1, "below")
-    assert ratio.low is not None
-    assert ratio.high is not None
+    value = f"{sign * (ratio.value - 1):.0%}"
+    if ratio.low is None or ratio.high is None:
+        return f"{value} {way}"
     low, high = sorted(sign * (end - 1) for end in (ratio.low, ratio.high))
-    return f"{sign * (ratio.value - 1):.0%} ({low:.0%} to {high:.0%}) {way}"
+    return f"{value} ({low:.0%} to {high:.0%}) {way}"
 
 
 def findings(tables: Mapping[str, Mapping[str, np.ndarray]], arm: str, *, base: str, clips: str) -> list[str]:
     """What videos show that a loss does not: tables[metric][arm] are numbers [N], a clip each."""
-    found: list[str] = []
-    if (motion := tables.get("motion")) and len(motion[base]) >= FEWEST:
-        to_base, to_clips = (_ratio(motion[arm], motion[other]) for other in (base, clips))
-        if to_base.surely_below(MOTION_KEPT) and to_clips.surely_below(MOTION_KEPT):
-            found.append(f"motion is lost: {_change(to_base)} the base's, {_change(to_clips)} that of the clips")
+    found = [lost] if (lost := lost_motion(tables, arm, base=base, clips=clips)) else []
     if (copies := tables.get("nearest_training_frame")) and len(copies[base]) >= FEWEST:
         to_clips = _ratio(copies[arm], copies[clips])
         if to_clips.surely_below(COPIED) and to_clips.surely_below(_ratio(copies[base], copies[clips]).value):
             found.append(
-                f"copies training frames: the nearest is {_change(to_clips)} its distance from the held-out clips"
+                f"copies training frames: the nearest is {change(to_clips)} its distance from the held-out clips"
             )
     return found
+
+
+def lost_motion(tables: Mapping[str, Mapping[str, np.ndarray]], arm: str, *, base: str, clips: str) -> str:
+    """Empty where motion is kept, or nothing can be said of it."""
+    if not (motion := tables.get("motion")) or len(motion[base]) < FEWEST:
+        return ""
+    to_base, to_clips = (_ratio(motion[arm], motion[other]) for other in (base, clips))
+    if not (to_base.surely_below(MOTION_KEPT) and to_clips.surely_below(MOTION_KEPT)):
+        return ""
+    return f"motion is lost: {change(to_base)} the base's, {change(to_clips)} that of the clips"
+
+
+def forgotten(generic: Estimate) -> str:
+    """Of the ratio of losses on generic clips; empty where it is not sure."""
+    sure = generic.surely_above(1 + FORGOTTEN)
+    return f"forgetting: loss on generic clips is {change(generic)} the base's" if sure else ""
 
 
 def _ratio(over_N: np.ndarray, under_N: np.ndarray) -> Estimate:

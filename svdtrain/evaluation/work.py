@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from svdtrain.config.strengths import Strength
     from svdtrain.data.buckets import Sampling
     from svdtrain.data.clip import Clip
     from svdtrain.families.protocol import ModelFamily, Request
@@ -40,7 +41,7 @@ class Arm:
     """Its file; of the base, that of the adapter that is switched off."""
     sha256: str
     """Empty of the base, whatever is switched off."""
-    strength: float
+    strength: Strength
     step: int = 0
     of: str = ""
     """The arm whose earlier step this is: its losses alone are taken."""
@@ -96,12 +97,12 @@ class Plan:
     def loss_key(self, arm: Arm, one: LossClip) -> str:
         """Of the losses of a clip."""
         return key_of(
-            self.decides["base"], arm.sha256, arm.strength, _mark(one.clip), asdict(one.sampling), self.sigmas
+            self.decides["base"], arm.sha256, arm.strength.told, _mark(one.clip), asdict(one.sampling), self.sigmas
         )
 
     def video_key(self, arm: Arm | None, one: Input) -> str:
         """Of a video and its measures; without an arm, of the clip itself."""
-        made_by = [arm.sha256, arm.strength, one.seed] if arm else []
+        made_by = [arm.sha256, arm.strength.told, one.seed] if arm else []
         bank = [_mark(clip) for clip, _ in self.training]
         told = [_mark(one.clip), asdict(one.sampling), self.metrics, self.motion_buckets]
         return key_of(self.decides, made_by, told, bank)
@@ -132,12 +133,11 @@ def video_name(arm: Arm | None, one: Input) -> str:
 
 
 class Worker:
-    """Finds what is missing of its part of a plan."""
+    """Finds what is missing of its part of a plan, and of others after it: clips stay prepared."""
 
     def __init__(
         self,
         family: ModelFamily,
-        plan: Plan,
         results: Results,
         part: slice,
         load: Callable[[Clip, Sampling], ClipBatch],
@@ -146,15 +146,16 @@ class Worker:
         busy: Callable[[str], object],
     ) -> None:
         """note: told what was done, arm by arm; busy: what is being done now."""
-        self.family, self.plan, self.results = family, plan, results
-        self.loss_clips = [one for one in plan.loss_clips if one.number in range(10**9)[part]]
-        self.inputs = [one for one in plan.inputs if one.number in range(10**9)[part]]
+        self.family, self.results, self.part = family, results, range(10**9)[part]
         self.load, self.request_of, self.note, self.busy = load, request_of, note, busy
         self._prepared: dict[tuple[str, int], PreparedClip] = {}
         self._loaded: tuple[int, ClipBatch] | None = None
 
-    def work(self) -> None:
+    def work(self, plan: Plan) -> None:
         """Clips that cannot be used are results, too: they are told at the end, and tried again the next time."""
+        self.plan = plan
+        self.loss_clips = [one for one in plan.loss_clips if one.number in self.part]
+        self.inputs = [one for one in plan.inputs if one.number in self.part]
         numbers = {one.number for one in self.inputs}
         for one in self.plan.clips:
             if one.number in numbers and not self.found(video_name(None, one), self.plan.video_key(None, one), "mp4"):
@@ -167,7 +168,7 @@ class Worker:
             with _loaded(self.family, adapter):
                 for arm in arms:
                     losses, videos = todo[arm.label]
-                    set_strength(self.family.denoiser, arm.strength)
+                    set_strength(self.family.denoiser, spatial=arm.strength.spatial, temporal=arm.strength.temporal)
                     for one in losses:
                         self._kept(loss_name(arm, one), self.plan.loss_key(arm, one), lambda one=one: self._losses(one))
                     for one in videos:
@@ -180,9 +181,8 @@ class Worker:
 
     def found(self, name: str, key: str, beside: str = "") -> bool:
         """Whether a result stands, and the file beside it."""
-        told = self.results.find(name, key)
-        there = not beside or (self.results.folder / f"{name}.{beside}").is_file()
-        return told is not None and "failed" not in told and there
+        told = self.results.find(name, key, beside)
+        return told is not None and "failed" not in told
 
     def _missing(self, arm: Arm) -> tuple[list[LossClip], list[Input]]:
         plan = self.plan

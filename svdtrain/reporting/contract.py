@@ -146,6 +146,9 @@ FILES = {
     "adapters/step-NNNNNN/": "those of all saves, with trainer.keep_adapters=true",
     "denoiser/": "instead, after adapter.kind=full: the whole denoiser",
     "evaluation/": "what `evaluate` has found",
+    "choice.json": "which step and strength `choose` recommends, and why",
+    "choice/": "what it has found",
+    "best": "a link to the adapter that it chose",
     "report.html": "the page",
     "control/": "requests to a run that trains: sample, save, stop",
 }

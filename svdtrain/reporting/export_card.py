@@ -28,7 +28,7 @@ def card_facts(
     info: Mapping[str, str],
     results: Mapping[str, Any],
     samples: Sequence[str],
-    strength: float | None,
+    strength: str | None,
     trigger: str | None,
     consent: str | None,
 ) -> CardFacts:
@@ -38,7 +38,7 @@ def card_facts(
         "size": info.get("resolution", ""),
         "frames per second": "that of the clip" if info.get("fps") == "clip" else info.get("fps", ""),
         MOTION_BUCKET: info.get("motion_bucket", ""),
-        "strength": f"{strength:g}, in its weights" if strength is not None else STRENGTHS,
+        "strength": f"{strength}, in its weights" if strength is not None else STRENGTHS,
     }
     training = {
         "recipe": info.get("recipe", ""),

@@ -12,6 +12,7 @@ import yaml
 from svdtrain.reporting.licences import UNKNOWN, licence_of
 from svdtrain.reporting.model_card import LIMITS
 from svdtrain.reporting.page import Listing, Paragraph, Section, Table
+from svdtrain.reporting.report_choice import of_choice
 from svdtrain.reporting.tables import duration
 from svdtrain.reporting.told import at, listed, number, table, text
 
@@ -113,7 +114,7 @@ def use(run: RunFiles) -> Section | None:
     given = [*["image=PICTURE"] * (how.get("image", True) is True), *["prompt=TEXT"] * (how.get("text") is True)]
     trigger = text(run.config, "data", "trigger")
     listings = [
-        Listing("A video", f"python -m svdtrain generate adapter={name} {' '.join([*given, 'out=video.mp4'])}"),
+        Listing("A video", f"python -m svdtrain generate {' '.join([of_choice(run), *given, 'out=video.mp4'])}"),
         Listing(
             "For ComfyUI and diffusers, proved by loading",
             f"python -m svdtrain export adapter={name} to=comfyui,diffusers",

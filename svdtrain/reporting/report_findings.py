@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from svdtrain.reporting.charts import counted, tally
 from svdtrain.reporting.curves import Points, curves
 from svdtrain.reporting.page import Paragraph, Section, Table, Tile, Verdict
 from svdtrain.reporting.tables import duration
-from svdtrain.reporting.told import at, listed, number, table, text
+from svdtrain.reporting.told import at, estimate, listed, number, table, text
 
 if TYPE_CHECKING:
     from svdtrain.reporting.run_files import RunFiles
@@ -174,13 +174,13 @@ def metrics(run: RunFiles) -> Section | None:
     arms = list(table(run.evaluation, "verdicts"))[:6]
     rows = []
     for name, one in table(run.evaluation, "metrics").items():
-        cells = [_estimate(at(one, "arms", arm)) for arm in (CLIP, BASE)]
+        cells = [estimate(at(one, "arms", arm)) for arm in (CLIP, BASE)]
         for arm in arms:
-            cells.append(f"{_estimate(at(one, 'arms', arm))} {text(one, 'against_base', arm, 'says')}".strip())
+            cells.append(f"{estimate(at(one, 'arms', arm))} {text(one, 'against_base', arm, 'says')}".strip())
         n = number(one, "arms", BASE, "n")
         rows.append((name.replace("_", " "), *cells, text(one, "unit"), text(one, "good"), f"{n:.0f}" if n else ""))
     ratios = [
-        (f"{arm}, {group.replace('_', '-')} clips", _estimate(at(told, "ratio")), text(at(told, "ratio"), "n"))
+        (f"{arm}, {group.replace('_', '-')} clips", estimate(at(told, "ratio")), text(at(told, "ratio"), "n"))
         for group, of in table(run.evaluation, "losses").items()
         for arm, told in table(of, "arms").items()
         if at(told, "ratio") is not None
@@ -197,10 +197,3 @@ def metrics(run: RunFiles) -> Section | None:
         "and worse are said only where it is sure."
     )
     return Section("metrics", "Measured", intro, tables=tuple(tables), paragraphs=tuple(absent))
-
-
-def _estimate(told: Any) -> str:  # noqa: ANN401
-    value, low, high = (number(told, name) for name in ("value", "low", "high"))
-    if value is None:
-        return ""
-    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g} to {high:.3g})"

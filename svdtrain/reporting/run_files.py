@@ -1,4 +1,4 @@
-"""What a run has left, read as far as it can be: run.json, config.yaml, its curves, an evaluation of it."""
+"""What a run has left, read as far as it can be: run.json, config.yaml, its curves, an evaluation of it, a choice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_STEPS, LARGEST = 10**9, 1e30
 """Of what is drawn."""
 METRICS = "metrics.jsonl"
 KNOWN = ("run.json", "config.yaml", METRICS, "samples", "adapter", "denoiser")
-EVALUATION = "evaluation.json"
+EVALUATION, CHOICE = "evaluation.json", "choice.json"
 
 
 @dataclass
@@ -39,6 +39,8 @@ class RunFiles:
     """By the name of a metric: (step, value), steps rising."""
     evaluation: dict[str, Any] = field(default_factory=dict)
     evaluated_in: Path | None = None
+    choice: dict[str, Any] = field(default_factory=dict)
+    """Of a step and a strength."""
     damage: list[str] = field(default_factory=list)
     """What cannot be read, and why."""
     missing: list[str] = field(default_factory=list)
@@ -56,6 +58,8 @@ def read_run(folder: Path, evaluation: Path | None = None) -> RunFiles:
     file = evaluation / EVALUATION if evaluation and evaluation.is_dir() else evaluation or own
     if evaluation or file.exists():
         run.evaluation, run.evaluated_in = _read(run, file, json.loads), file.parent
+    if (folder / CHOICE).exists():
+        run.choice = _read(run, folder / CHOICE, json.loads)
     return run
 
 

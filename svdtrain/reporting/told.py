@@ -47,3 +47,11 @@ def listed(tree: object, *path: str) -> list[Any]:
     """A list; [] for anything else."""
     found = at(tree, *path)
     return found if isinstance(found, list) else []
+
+
+def estimate(tree: object) -> str:
+    """0.75 (0.5 to 1), with the ends of an interval where there are any."""
+    value, low, high = (number(tree, name) for name in ("value", "low", "high"))
+    if value is None:
+        return ""
+    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g} to {high:.3g})"

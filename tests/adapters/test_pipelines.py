@@ -15,6 +15,7 @@ from svdtrain.adapters.files import WEIGHTS, read_adapter, save_adapter
 from svdtrain.adapters.fingerprint import differences, fingerprint
 from svdtrain.adapters.inject import adapter_parameters, inject, peft_config
 from svdtrain.adapters.spec import AdapterInfo, AdapterSpec, HalfSpec
+from svdtrain.cli import main
 from svdtrain.foundation.errors import ModelError, UsageError
 from tests.adapters.trained import ADAPTER, arrays, frames_of, stock
 from tests.tiny_models import FRAMES, load_tiny_svd, save_tiny_svd
@@ -66,16 +67,32 @@ def test_a_loaded_adapter_gives_the_training_models_frames(base: Path, trained: 
     assert not [name for name, _ in pipe.unet.named_parameters() if "lora" in name or "base_layer" in name]
 
 
-def test_each_half_has_its_own_strength(base: Path, trained: tuple[Path, np.ndarray]) -> None:
+def test_each_half_has_its_own_strength(base: Path, trained: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """To the bit: both alike are one strength, none is the base, one alone is that half cut out of the file."""
     folder, whole = trained
     pipe = stock(base)
     before = frames_of(pipe)
-    svdtrain.load_adapter(pipe, folder, spatial=1.0, temporal=0.0)
-    spatial = frames_of(pipe)
-    svdtrain.set_strength(pipe, spatial=0.0, temporal=1.0)
-    temporal = frames_of(pipe)
-    pictures = (before, spatial, temporal, whole)
-    assert all(not np.array_equal(a, b) for i, a in enumerate(pictures) for b in pictures[i + 1 :])
+    svdtrain.load_adapter(pipe, folder, 0.5)
+    half = frames_of(pipe)
+    svdtrain.set_strength(pipe, spatial=0.5, temporal=0.5)
+    assert np.array_equal(frames_of(pipe), half)
+    svdtrain.set_strength(pipe, spatial=1.0)
+    assert not np.array_equal(frames_of(pipe), half), "the other half stays"
+    svdtrain.set_strength(pipe, spatial=0.0, temporal=0.0)
+    assert np.array_equal(frames_of(pipe), before)
+    svdtrain.unload_adapter(pipe)
+    seen = [before, half, whole]
+    for halves in ({"spatial": 1.0, "temporal": 0.0}, {"spatial": 0.0, "temporal": 1.0}):
+        svdtrain.load_adapter(pipe, folder, **halves)
+        seen.append(frames_of(pipe))
+        svdtrain.unload_adapter(pipe)
+        alone = next(name for name, strength in halves.items() if strength)
+        out = tmp_path / f"{alone}.safetensors"
+        assert main(["adapter", "slice", str(folder), f"half={alone}", f"base={base}", f"out={out}"]) == 0
+        svdtrain.load_adapter(pipe, out)
+        assert np.array_equal(frames_of(pipe), seen[-1])
+        svdtrain.unload_adapter(pipe)
+    assert all(not np.array_equal(a, b) for i, a in enumerate(seen) for b in seen[i + 1 :])
 
 
 def test_two_adapters_add_and_leave_one_by_one(base: Path, trained: tuple[Path, np.ndarray]) -> None:

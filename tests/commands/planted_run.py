@@ -96,3 +96,28 @@ def plant_evaluation(folder: Path, kind: str = "over-fitting") -> Path:
         write_mp4(folder / "samples" / f"{place}.mp4", moving_square(3), 7)
     (folder / "evaluation.json").write_text(json.dumps(told))
     return folder
+
+
+def plant_choice(folder: Path) -> Path:
+    """choice.json and the link, as choose leaves them."""
+    estimate, strength = {"value": 0.75, "low": 0.5, "high": 1.0, "n": 8}, {"spatial": 0.75, "temporal": 0.5}
+    told: dict[str, Any] = {
+        "format": 1,
+        "step": 1500,
+        "adapter": "adapter",
+        "strength": strength,
+        "sentence": "Use step 1,500 at strength 0.75/0.5: its loss is less.",
+        "steps": [
+            {"step": 1500, "held_out": estimate, "loses_motion": "", "chosen": True},
+            {"step": 2000, "held_out": estimate, "loses_motion": "motion is lost: 60% below", "chosen": False},
+        ],
+        "sweep": [
+            {"strength": {"spatial": 1.5, "temporal": 1.5}, "held_out": estimate, "motion": None, "generic": None}
+            | {"against": ["copies training frames: very near"], "says": ""},
+            {"strength": strength, "held_out": estimate, "motion": estimate, "generic": None}
+            | {"against": [], "says": "chosen"},
+        ],
+    }
+    (folder / "choice.json").write_text(json.dumps(told))
+    (folder / "best").symlink_to("adapter")
+    return folder

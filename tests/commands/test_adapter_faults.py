@@ -127,7 +127,7 @@ MISTAKES: list[tuple[str, list[str], int, str]] = [
     ("another size", ["info", "{w}/planted/wide.safetensors", "base=nano"], 4, "the model has"),
     ("no base", ["info", "{w}/run", "base={w}/nothing"], 4, "there is no such folder"),
     ("base not cached", ["info", "{w}/run", "base=some/model"], 4, "hf download some/model"),
-    ("weight nan", ["merge", "{w}/run:nan", "out={t}/o"], 4, "the weight is nan"),
+    ("weight nan", ["merge", "{w}/run:nan", "out={t}/o"], 4, "'nan' is no weight"),
     ("weight a word", ["merge", "{w}/run:much", "out={t}/o"], 4, "'much' is no weight"),
     (
         "ranks apart",

@@ -12,16 +12,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from svdtrain.cli import main
-from svdtrain.commands.report import LARGEST, run, write_page
+from svdtrain.commands.report import LARGEST, run
 from svdtrain.commands.report_pictures import within
 from svdtrain.config.reporting import ReportConfig
 from svdtrain.foundation.errors import UsageError
 from svdtrain.reporting.page import Film, Screening, Section
 from svdtrain.reporting.run_files import read_run
-from tests.commands.planted_run import RECORD, plant, plant_evaluation
+from tests.commands.planted_run import RECORD, plant, plant_choice, plant_evaluation
 from tests.reporting.pages import ReadPage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -132,6 +131,22 @@ def test_an_evaluation_is_said_first(copied: Path, tmp_path: Path) -> None:
     assert len(Media(out.read_bytes()).videos["evaluated"]) == 3
 
 
+def test_a_choice_is_shown(copied: Path, tmp_path: Path) -> None:
+    plant_choice(copied)
+    out = tmp_path / "page.html"
+    assert main(["report", str(copied), f"out={out}"]) == 0
+    page = ReadPage(out.read_bytes())
+    assert "Use\nstep 1,500\nat strength 0.75/0.5 (spatial/temporal)" in page.text("head")
+    for told in (
+        "Use step 1,500 at strength 0.75/0.5: its loss is less.",
+        "2,000\n0.75 (0.5 to 1)\nmotion is lost: 60% below",
+        "1.5\n0.75 (0.5 to 1)\ncopies training frames: very near",
+        "0.75/0.5\n0.75 (0.5 to 1)\n0.75 (0.5 to 1)\nchosen",
+    ):
+        assert told in page.text("choice")
+    assert "generate adapter=run/best strength=0.75/0.5 image=PICTURE" in page.text("use")
+
+
 def test_nothing_from_a_file_runs_or_leads_outside(copied: Path, tmp_path: Path) -> None:
     record = RECORD | {
         "name": EVIL,
@@ -142,6 +157,9 @@ def test_nothing_from_a_file_runs_or_leads_outside(copied: Path, tmp_path: Path)
     (copied / "run.json").write_text(json.dumps(record | {"use": {"pipeline": EVIL}, "bad_samples": {EVIL: 2}}))
     plant_evaluation(copied / "evaluation")
     told = json.loads((copied / "evaluation" / "evaluation.json").read_text())
+    (copied / "choice.json").write_text(
+        json.dumps({"step": 1, "sentence": EVIL, "steps": [{"step": 1, "chosen": EVIL}]})
+    )
     told["videos"] = {EVIL: "../../outside", "base": "samples/base"}
     told["samples"][0]["clip"] = EVIL
     (copied / "evaluation" / "evaluation.json").write_text(json.dumps(told))
@@ -210,6 +228,9 @@ CASES: list[tuple[str, Callable[[Path], None], int, str]] = [
     ("config of other kinds", _with("config.yaml", "model: [1]\ndata: 3\ntrainer: {devices: .nan}\n1: 2"), 0, ""),
     ("torn metrics", _with(METRICS, TORN), 2, "5 of its lines or numbers are none"),
     ("a torn adapter", _with("adapter/adapter_model.safetensors", "torn"), 2, "Damaged: the adapter cannot be read"),
+    ("a torn choice", _with("choice.json", '{"step": '), 2, "Damaged: choice.json cannot be read"),
+    ("a choice of other kinds", _with("choice.json", '{"step": "x", "steps": [1], "sweep": {}, "strength": [2]}'), 0, ""),
+    ("an endless choice", _with("choice.json", '{"step": 1e999, "sentence": 3, "strength": {"spatial": "1"}}'), 0, ""),
     ("nothing else", _without("samples", METRICS, "adapter", "config.yaml"), 2, "Damaged: config.yaml is missing"),
 ]  # fmt: skip
 
@@ -274,14 +295,3 @@ def test_a_browser_plays_it_without_a_complaint(whole: bytes, tmp_path: Path) ->
     assert "CONSOLE" not in done.stderr
     assert done.stdout.count('class="controls"><button') == 2  # no longer hidden: the script ran
     assert done.stdout.count('src="blob:') == 4
-
-
-def test_a_fit_ends_with_its_page_or_with_a_warning(
-    planted: Path, copied: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    write_page(Console(soft_wrap=True), planted)
-    assert f"report         {planted / 'report.html'}" in capfd.readouterr().out
-    assert Media((planted / "report.html").read_bytes()).videos
-    (copied / "report.html").mkdir()
-    write_page(Console(), copied)
-    assert [record.getMessage().count("\n") for record in caplog.records if "not written" in record.getMessage()] == [0]
