@@ -203,7 +203,9 @@ def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
     if config.memory.rung != "auto":
         causes.append(("memory.budget", f"memory is {config.memory.rung}; memory=auto keeps to a budget"))
     if config.logger.kind == "csv":
-        causes.append(("logger.project", "logger.kind is csv"))
+        causes += [(f"logger.{name}", "logger.kind is csv") for name in ("project", "media", "patience")]
+    if config.logger.kind == "tensorboard":
+        causes.append(("logger.project", "tensorboard knows no projects"))
     return causes
 
 
