@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,14 @@ def save_adapter(folder: Path, tensors: Mapping[str, Array], config: Mapping[str
     write_atomic(folder / CONFIG, json.dumps(described, indent=2, sort_keys=True))
     write_container(folder / WEIGHTS, named, header | info.header(private=True))
     return folder / WEIGHTS
+
+
+def write_public(path: Path, out: Path) -> None:
+    """A copy of a file that save_adapter wrote, without what is private in its header."""
+    container = Container(path)
+    private = {f"svdtrain.{one.name}" for one in fields(AdapterInfo) if one.metadata.get("private")}
+    header = {key: text for key, text in container.metadata.items() if key not in private}
+    write_container(out, {name: container.array(name) for name in container.entries}, header)
 
 
 def read_adapter(place: str | Path, layout: Layout | None = None) -> AdapterFile:

@@ -15,6 +15,7 @@ from svdtrain.acceleration.attention import attention_kernels
 from svdtrain.adapters.fingerprint import fingerprint
 from svdtrain.commands.fit_parts import assemble
 from svdtrain.commands.fit_report import introduce, tell
+from svdtrain.commands.fit_tracking import track
 from svdtrain.commands.relief import ask
 from svdtrain.commands.report import write_page
 from svdtrain.commands.run_folder import checkpoint_of, going_on, opened
@@ -41,7 +42,6 @@ from svdtrain.training.ranks import joined, lost_ranks_told, meet, rank
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
-    from pytorch_lightning.loggers import Logger
 
     from svdtrain.config.schema import FitConfig
     from svdtrain.config.training import TrainerConfig
@@ -92,9 +92,10 @@ def _run(
 
     parts = assemble(config, data, family, console, record, notice, base_fingerprint)
     marks = PulseMarks(_settled(pulse, record.run_dir, config.trainer, held))
-    callbacks: list[Callback] = [StreamPosition(data), marks, *parts.in_order]
-    loggers, about = _loggers(config, record, console), _about(config, data, base_fingerprint)
-    trainer = build.build_trainer(config, loggers, callbacks, about)
+    tracked = track(config, data, record, parts, base_fingerprint, console)
+    callbacks: list[Callback] = [StreamPosition(data), marks, *parts.in_order, tracked]
+    loggers = build_loggers(record.run_dir, config.logger.kind, tracked.trackers)
+    trainer = build.build_trainer(config, loggers, callbacks, _about(config, data, base_fingerprint))
 
     try:
         notice.trains = True  # from here on, nothing is cut short by a first signal
@@ -155,12 +156,6 @@ def _about(config: FitConfig, data: ClipDataModule, base: str) -> dict[str, Any]
 def _out_of_memory(error: BaseException, config: FitConfig, module: FineTuning, data: ClipDataModule) -> SystemFault:
     less = partial(ask, config, sizes=data.sizes, encoded_ahead=module.encoded_ahead)
     return explain(error, config, less, step=module.global_step)
-
-
-def _loggers(config: FitConfig, record: RunRecord, console: Console) -> list[Logger]:
-    settings = config.model_dump(mode="json")
-    logger = config.logger
-    return build_loggers(logger.kind, logger.project, config.name, record.run_dir, settings, console)
 
 
 def _pulse(patience: float | None, beats: str | None, run_dir: Path | None = None) -> Pulse:

@@ -213,7 +213,10 @@ def _causes_fit(config: FitConfig) -> list[tuple[str, str]]:
     if config.memory.rung != "auto":
         causes.append(("memory.budget", f"memory is {config.memory.rung}; memory=auto keeps to a budget"))
     if config.logger.kind in ("none", "csv"):
-        causes.append(("logger.project", f"logger.kind is {config.logger.kind}"))
+        cause = f"logger.kind is {config.logger.kind}"
+        causes += [(f"logger.{name}", cause) for name in ("project", "media", "patience")]
+    if config.logger.kind == "tensorboard":
+        causes.append(("logger.project", "tensorboard knows no projects"))
     return causes
 
 

@@ -173,6 +173,10 @@ class LoggerConfig(Strict):
 
     kind: Literal["none", "csv", "wandb", "tensorboard"]
     project: str
+    media: Literal["none", "samples", "all"] = "samples"
+    """Which videos a tracker gets. samples: generated ones alone; all: held-out clips and captions of the data, too."""
+    patience: Annotated[float, Field(ge=1, le=86400, allow_inf_nan=False)] = 60
+    """Seconds that the end of a run waits for a tracker which has not taken everything yet."""
 
 
 class FitConfig(Private):

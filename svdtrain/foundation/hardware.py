@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -23,6 +24,17 @@ def hardware(wanted: str) -> str:
     if choose_device(wanted) == "cuda":
         return torch.cuda.get_device_name()
     return f"CPU, {os.cpu_count()} {'core' if os.cpu_count() == 1 else 'cores'}"
+
+
+def memory_in_use(device: torch.device) -> dict[str, float]:
+    """GiB: what this process holds of the machine's memory, and (on a GPU) the most that tensors have held of the card's."""
+    used: dict[str, float] = {}
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        used["memory_resident_gib"] = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
+    if device.type == "cuda":
+        used["memory_peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return used
 
 
 def choose_precision(wanted: str, device: str) -> str:

@@ -91,6 +91,8 @@ class RunJson(_Told):
     rung: str | None = None
     """Of memory."""
     plan: Plan | None = None
+    tracker_run: str | None = None
+    """Its name there, where a tracker is told."""
     hardware: str = ""
     use: Use | None = None
     step: Count | None = None
@@ -149,6 +151,7 @@ FILES = {
     "choice.json": "which step and strength `choose` recommends, and why",
     "choice/": "what it has found",
     "best": "a link to the adapter that it chose",
+    "wandb/": "what trackers keep, likewise tensorboard/, mlruns/, csv/",
     "report.html": "the page",
     "control/": "requests to a run that trains: sample, save, stop",
 }

@@ -40,6 +40,7 @@ class NumericGuard(Callback):
         self.scales: list[float] = []
         """Of fp16's loss, at the overflows in a row."""
         self.spikes = 0
+        self.last_spike = ""
         self._seen_step = 0
         self._usual: dict[int, tuple[int, float]] = {}
         """Of each noise level: clips seen, and the running mean of their log loss."""
@@ -86,13 +87,13 @@ class NumericGuard(Callback):
     def _spiked(self, clip: ClipLoss, step: int, usual: float) -> None:
         self.spikes += 1
         self.events.add("spike", step, clip=clip.key, sigma=clip.sigma, loss=clip.loss, usual=usual)
-        if self.spikes > MOST_TOLD:
-            return
         name = f"clip '{clip.key}'" if clip.key else f"a clip of rank {clip.rank}"
-        log.warning(
-            "the loss of %s at step %d, sigma %.3g, is %.3g: %.0f times the usual there",
-            name, step, clip.sigma, clip.loss, clip.loss / usual,
-        )  # fmt: skip
+        self.last_spike = (
+            f"the loss of {name} at step {step}, sigma {clip.sigma:.3g}, is {clip.loss:.3g}: "
+            f"{clip.loss / usual:.0f} times the usual there"
+        )
+        if self.spikes <= MOST_TOLD:
+            log.warning("%s", self.last_spike)
 
     def _overflowed(self, scale: float, step: int) -> None:
         self.scales.append(scale)

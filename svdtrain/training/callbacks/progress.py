@@ -11,7 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from svdtrain.acceleration.compiling import CompileClock
 from svdtrain.data.loading import ClipLoader
+from svdtrain.foundation.hardware import memory_in_use
 from svdtrain.reporting.tables import duration
+from svdtrain.training.adapter_norms import norms_of_halves
 from svdtrain.training.strategy import FlatReduction, sent_per_step
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ MEASURED = 5
 
 
 class StepProgress(Callback):
-    """Shows progress and logs loss (whole and by noise level), learning rates, gradient norm and speed."""
+    """Shows progress and logs loss (whole and by noise level), learning rates, norms of gradient and adapter, speed, memory."""
 
     def __init__(self, console: Console, log_every: int, predicted: float | None = None) -> None:
         self.console, self.log_every = console, log_every
@@ -114,8 +116,14 @@ class StepProgress(Callback):
         )
 
     def _log(self, trainer: pl.Trainer, module: FineTuning, step: int, speed: float) -> None:
-        row = module.losses_by_level() | {"steps_per_second": speed, "gradient_norm": module.gradient_norm}
+        losses = module.losses_by_level()
+        if not trainer.is_global_zero:
+            return
+        row = losses | {"steps_per_second": speed, "gradient_norm": module.gradient_norm}
         row |= {f"learning_rate_{g['name']}": float(g["lr"]) for g in trainer.optimizers[0].param_groups}
+        row |= {"clips_per_second": self.clips / self._seconds(trainer)} | memory_in_use(module.device)
+        norms = norms_of_halves(module.denoiser, module.halves)
+        row |= {f"adapter_norm_{half}": norm for half, norm in norms.items()}
         for logger in trainer.loggers:
             logger.log_metrics(row, step)
 
