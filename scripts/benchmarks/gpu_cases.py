@@ -61,8 +61,8 @@ CASES = (
     Case(14, 320, 512, variants=(*COMPILED, "ours_graphs"), rounds=6),
 )
 TINY = (
-    Case(2, 32, 32, rounds=3),
-    Case(2, 32, 32, 2, ("strong", "ours"), 3),
+    Case(2, 32, 32, rounds=2),
+    Case(2, 32, 32, 2, ("strong", "ours"), 2),
 )
 
 

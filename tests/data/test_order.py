@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from svdtrain.data import order as orders
 from svdtrain.data.order import BatchOrder, Interleave, SourceOrder
 from svdtrain.foundation.errors import UsageError
 
@@ -31,6 +33,14 @@ def order_of(
 
 def first_batches(order: BatchOrder, count: int, first: int = 0) -> list[tuple[int, ...]]:
     return [tuple(batch.tolist()) for batch in islice(order.batches(first), count)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_stretches() -> Iterator[None]:
+    """The order is worked out in stretches: of a few clips, so that a case crosses many of their borders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "STRETCH", 50)
+        yield
 
 
 @st.composite

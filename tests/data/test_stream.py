@@ -81,8 +81,7 @@ def read(
     ]
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 3])
-@pytest.mark.parametrize("world", [1, 2, 4, 8])
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 3), (2, 0), (2, 2), (4, 1), (4, 3), (8, 0), (8, 2)])
 def test_global_batches_do_not_depend_on_ranks_or_workers(clips: ClipTable, world: int, workers: int) -> None:
     batches = read(clips, world=world, size=8, workers=workers, total=3)
     expected = read(clips, size=8, total=3)

@@ -29,8 +29,6 @@ SLICE = [
     Case(signal.SIGUSR1, "both", "validation"),
     Case(signal.SIGINT, "launcher", "sampling"),
     Case(signal.SIGTERM, "first", "save"),
-    Case(signal.SIGUSR1, "alone", "step"),
-    Case(signal.SIGINT, "alone", "save"),
 ]
 
 

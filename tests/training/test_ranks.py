@@ -23,7 +23,7 @@ WORDS = [
     "validation.every=5",
     "validation.sample_inputs=1",
 ]
-PARTS = [(1, 2), (2, 3), (2, 4), (1, 6)]
+PARTS = [(1, 2), (2, 4), (1, 6)]
 """How many ranks train to which step."""
 
 
