@@ -216,7 +216,7 @@ class ValidationConfig(Strict):
 class LoggerConfig(Strict):
     """Where metrics go besides the run folder's own files."""
 
-    kind: Literal["csv", "wandb", "tensorboard"]
+    kind: Literal["csv", "wandb", "tensorboard", "trackio"]
     project: str
     media: Literal["none", "samples", "all"] = "samples"
     """Which videos a tracker gets. samples: generated ones alone; all: held-out clips and captions of the data, too."""
