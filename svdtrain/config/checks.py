@@ -11,6 +11,7 @@ from svdtrain.config.generation import GenerateConfig
 from svdtrain.config.preparation import PrepareConfig
 from svdtrain.config.schema import CacheConfig, FitConfig, SourceConfig, TargetsConfig
 from svdtrain.config.selftest import SelftestConfig
+from svdtrain.config.sweeping import Range, SweepConfig
 from svdtrain.config.toolbox import ExportSettings, MergeConfig
 from svdtrain.foundation.errors import UsageError
 
@@ -29,6 +30,8 @@ def refuse_contradictions(config: BaseModel) -> None:
         _check_fit(config)
     if isinstance(config, CacheConfig) and config.data.order == "stream":
         raise UsageError("data.order: stream lists no clips, and cache encodes every one", "data.order=exact")
+    if isinstance(config, SweepConfig):
+        _check_space(config)
     if isinstance(config, GenerateConfig):
         _check_model(config.model)
         _check_generate(config)
@@ -110,6 +113,17 @@ def _check_fit(config: FitConfig) -> None:
         raise UsageError(seen, "optimizer.lora_plus_ratio=null")
     if config.trainer.precision == "16-mixed" and config.trainer.device == "cpu":
         raise UsageError("trainer.precision: 16-mixed needs a GPU, and trainer.device is cpu", "trainer.precision=auto")
+
+
+def _check_space(config: SweepConfig) -> None:
+    for key in ("run_dir", "resume"):
+        if getattr(config, key):
+            raise UsageError(f"{key}: each fit of a sweep has a folder of its own", "out=FOLDER, for all of them")
+    for key, one in config.space.items():
+        if isinstance(one, Range) and one.low >= one.high:
+            raise UsageError(f"space: {key}: low={one.low:g} is not below high={one.high:g}")
+        if isinstance(one, Range) and one.log and one.low <= 0:
+            raise UsageError(f"space: {key}: log, and low={one.low:g} is not above 0")
 
 
 def _check_sharding(config: FitConfig) -> None:

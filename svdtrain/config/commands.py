@@ -151,6 +151,18 @@ COMMANDS = (
         ),
     ),
     Command(
+        "sweep",
+        "svdtrain.commands.sweep",
+        "sweep",
+        "sweeping.SweepConfig",
+        "find settings: several fits, chosen one after the other for the least held-out loss",
+        (
+            "config=style_lora trials=12",
+            "config=style_lora space=adapter trials=30 out=sweeps/style     # the same words again go on",
+            "config=style_lora space=rate data.source=shards/ model=svd_xt validation.sample_inputs=0",
+        ),
+    ),
+    Command(
         "selftest",
         "svdtrain.commands.selftest",
         "selftest",

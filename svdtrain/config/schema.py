@@ -171,7 +171,7 @@ class OptimizerConfig(Strict):
 class LoggerConfig(Strict):
     """Where metrics go besides the run folder's metrics.jsonl."""
 
-    kind: Literal["none", "csv", "wandb", "tensorboard"]
+    kind: Literal["none", "csv", "wandb", "tensorboard", "trackio"]
     project: str
     media: Literal["none", "samples", "all"] = "samples"
     """Which videos a tracker gets. samples: generated ones alone; all: held-out clips and captions of the data, too."""

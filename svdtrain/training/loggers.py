@@ -33,6 +33,10 @@ def build_tracker(
     try:
         if kind == "wandb":
             return WandbTracker(project, name, identity, run_dir, patience, all_media=all_media)
+        if kind == "trackio":
+            from svdtrain.training.trackers.trackio_runs import TrackioTracker
+
+            return TrackioTracker(project, name, identity, run_dir)
         from svdtrain.training.trackers.tensorboard import TensorBoardTracker
 
         return TensorBoardTracker(run_dir)

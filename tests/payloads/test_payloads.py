@@ -122,6 +122,8 @@ def test_the_watchers_see(event: str, tmp_path: Path) -> None:
 
 
 def test_the_watchers_say_nothing_of_what_is_allowed(tmp_path: Path) -> None:
-    done, events = watched(tmp_path, ["-c", "open('here', 'w'); import tempfile; tempfile.TemporaryFile(); import torch"])
+    done, events = watched(
+        tmp_path, ["-c", "open('here', 'w'); import tempfile; tempfile.TemporaryFile(); import torch"]
+    )
     assert done.returncode == 0, done.stderr
     assert events == []

@@ -70,6 +70,8 @@ class BackgroundLogger(Logger):
                 if not self.broken:
                     getattr(self.tracker, method)(*given)
             except Exception as error:  # of any kind: none of it is worth a run
+                if self.broken:  # told already, by close
+                    return
                 self.broken = error
                 said = str(error).partition("\n")[0] or type(error).__name__
                 log.warning("logger=%s is left alone from here on: %s", self.tracker.kind, said)

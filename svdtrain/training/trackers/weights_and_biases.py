@@ -42,6 +42,8 @@ class WandbTracker(Tracker):
     def start(self, settings: Mapping[str, Any]) -> None:
         """Raises what W&B raises where it cannot be reached within half a minute."""
         os.environ |= dict.fromkeys(self.places, str(self.run_dir))
+        if not os.environ.get("WANDB_MODE"):  # empty, it would be refused
+            os.environ.pop("WANDB_MODE", None)
         import wandb
 
         quiet = wandb.Settings(
