@@ -158,7 +158,9 @@ def test_generate_takes_folders_seeds_and_several_adapters(
 
 def test_wandb_without_a_key_is_kept_offline_and_never_asks(model: Path, dataset: Path, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path / "home"), "WANDB_API_KEY": "", "WANDB_MODE": ""}
-    words = fit_words(model, dataset, "logger=wandb", "trainer.max_steps=1", f"run_dir={tmp_path / 'run'}")
+    words = fit_words(
+        model, dataset, "logger=wandb", "logger.patience=240", "trainer.max_steps=1", f"run_dir={tmp_path / 'run'}"
+    )
     done = shell("fit", *words, cwd=tmp_path, **home)
     assert done.returncode == 0, done.stderr
     assert "kept offline" in done.stdout
@@ -168,7 +170,7 @@ def test_wandb_without_a_key_is_kept_offline_and_never_asks(model: Path, dataset
 
 
 def test_tensorboard_files_stand_in_the_run_folder(model: Path, dataset: Path, tmp_path: Path) -> None:
-    words = ["logger=tensorboard", "trainer.max_steps=1", f"run_dir={tmp_path / 'run'}"]
+    words = ["logger=tensorboard", "logger.patience=240", "trainer.max_steps=1", f"run_dir={tmp_path / 'run'}"]
     assert main(["fit", *fit_words(model, dataset, *words)]) == 0
     [events] = (tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*")
     assert b"val_ratio" in events.read_bytes()

@@ -86,9 +86,7 @@ def _run(
     if checkpoint:  # before anything is written
         data.changes(FolderCheckpoint().load_checkpoint(checkpoint)[type(data).__qualname__], config.trainer.ranks)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
-    record.update(state="running", **_foreknown(config, family, rung))
-    record.events.add("resume" if checkpoint else "start", first_step)
-    data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
+    _begun(record, data, first_step, _foreknown(config, family, rung))
 
     parts = assemble(config, data, family, console, record, notice, base_fingerprint)
     marks = PulseMarks(_settled(pulse, record.run_dir, config.trainer, held))
@@ -139,6 +137,13 @@ def _ended(console: Console, config: FitConfig, record: RunRecord, stopped: int)
     if config.trainer.requeue and stopped == LostRank.exit_code:
         console.print(f"queued again: Slurm job {queue_again()}", highlight=False)
     return stopped
+
+
+def _begun(record: RunRecord, data: ClipDataModule, first_step: int, known: dict[str, Any]) -> None:
+    """Nothing is refused any more."""
+    record.update(state="running", **known)
+    record.events.add("resume" if first_step else "start", first_step)
+    data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
 
 
 def _foreknown(config: FitConfig, family: ModelFamily, rung: Rung | None) -> dict[str, Any]:

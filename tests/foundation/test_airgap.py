@@ -158,6 +158,6 @@ def test_a_fit_on_what_is_here_needs_no_network(tmp_path: Path) -> None:
     save_tiny_svd(tmp_path / "model")
     save_tiny_dataset(tmp_path / "data")
     words = fit_words(tmp_path / "model", tmp_path / "data", "trainer.devices=2", "data.workers=1", "data.batch_size=1")
-    words += ["privacy=airgapped", "run_dir=run", "logger=wandb"]
+    words += ["privacy=airgapped", "run_dir=run", "logger=wandb", "logger.patience=240"]
     done = run("-m", "svdtrain", "fit", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

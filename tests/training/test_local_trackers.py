@@ -28,7 +28,9 @@ EVERY_STEP = [
 
 def test_trackio_keeps_the_same_on_this_machine(model: Path, dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip("trackio")
-    words = fit_words(model, dataset, *EVERY_STEP, "logger=trackio", "trainer.max_steps=2", "run_dir=run")
+    words = fit_words(
+        model, dataset, *EVERY_STEP, "logger=trackio", "logger.patience=240", "trainer.max_steps=2", "run_dir=run"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "svdtrain", "fit", *words],
         cwd=tmp_path,

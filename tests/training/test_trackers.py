@@ -46,7 +46,7 @@ def files_of(run: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def tracked(model: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     run = tmp_path_factory.mktemp("tracked") / "run"
-    words = [*EVERY_STEP, "logger=wandb", f"logger.project={SECRET}"]
+    words = [*EVERY_STEP, "logger=wandb", "logger.patience=240", f"logger.project={SECRET}"]
     real = FineTuning.training_step
 
     def step(self: FineTuning, batch: ClipBatch, batch_idx: int) -> torch.Tensor:
