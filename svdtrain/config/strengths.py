@@ -15,7 +15,7 @@ class Strength(NamedTuple):
     temporal: float
 
     def __str__(self) -> str:
-        return f"{self.spatial:g}" if self.is_even else f"{self.spatial:g}/{self.temporal:g}"
+        return _short(self.spatial) if self.is_even else f"{_short(self.spatial)}/{_short(self.temporal)}"
 
     @property
     def is_even(self) -> bool:
@@ -28,8 +28,13 @@ class Strength(NamedTuple):
 
     @property
     def told(self) -> float | str:
-        """As a config has it, no digit lost."""
-        return self.spatial if self.is_even else f"{self.spatial!r}/{self.temporal!r}"
+        """As a config has it."""
+        return self.spatial if self.is_even else str(self)
+
+
+def _short(number: float) -> str:
+    """No digit lost: 1, 0.25."""
+    return short if float(short := f"{number:g}") == number else repr(number)
 
 
 def even(strength: float) -> Strength:

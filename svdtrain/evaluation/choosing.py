@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from svdtrain.evaluation.intervals import Estimate, ratio_of
@@ -73,7 +74,7 @@ def ranked(found: Found, arms: Sequence[Arm]) -> list[Candidate]:
     """By held-out loss, the least first; of losses alone."""
     _, table = found.loss_table("held_out")
     told = [Candidate(arm, table[arm.label], ratio_of(table[arm.label], table[BASE])) for arm in arms]
-    return sorted(told, key=lambda one: (one.held_out.value, -one.arm.step))
+    return sorted(told, key=lambda one: (not isfinite(one.held_out.value), one.held_out.value, -one.arm.step))
 
 
 def loses_motion(found: Found, arm: Arm) -> str:
@@ -90,9 +91,10 @@ def candidates(found: Found, arms: Sequence[Arm]) -> list[Candidate]:
         forgets = ratio_of(generic[name], generic[BASE]) if keys else None
         against = [] if name == BASE else findings(tables, name, base=BASE, clips=CLIP)
         against += [said] if forgets and (said := forgotten(forgets)) else []
-        motion = tables.get("motion", {})
+        ratio, motion = ratio_of(mine_NS, held_out[BASE]), tables.get("motion", {})
+        against += [] if isfinite(ratio.value) else ["its loss is no number"]
         moves = ratio_of(motion[name][:, None], motion[BASE][:, None]) if len(motion.get(BASE, ())) else None
-        told.append(Candidate(arm, mine_NS, ratio_of(mine_NS, held_out[BASE]), forgets, moves, tuple(against)))
+        told.append(Candidate(arm, mine_NS, ratio, forgets, moves, tuple(against)))
     return told
 
 

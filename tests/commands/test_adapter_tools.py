@@ -69,6 +69,11 @@ def test_halves_merged_again_are_the_whole(world: Path, tmp_path: Path, capsys: 
     parts = [f"{tmp_path}/spatial.safetensors:1", f"{tmp_path}/temporal.safetensors"]
     call(capsys, "merge", *parts, f"out={tmp_path}/both.safetensors")
     assert apart(deltas(tmp_path / "both.safetensors"), deltas(world / "diffusers.safetensors")) == 0
+    call(capsys, "merge", f"{tmp_path}/both.safetensors:0.5/-2", f"out={tmp_path}/apart.safetensors")
+    by_half = {
+        m: (-2 if half_of(m) == "temporal" else 0.5) * d for m, d in deltas(tmp_path / "both.safetensors").items()
+    }
+    assert apart(deltas(tmp_path / "apart.safetensors"), by_half) < 1e-6
 
 
 @pytest.mark.parametrize("method", ["cat", "svd", "ties", "dare"])

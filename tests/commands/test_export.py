@@ -111,7 +111,7 @@ def test_a_header_does_not_choose_where_files_go(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("dtype", "kind"), [("fp16", "F16"), ("bf16", "BF16"), ("fp32", "F32")])
 def test_dtypes(world: Path, tmp_path: Path, dtype: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["to=comfyui,merged", f"dtype={dtype}", "strength=0.5"]
+    words = ["to=comfyui,merged", f"dtype={dtype}", "strength=0.5/1"]
     assert main(["export", f"adapter={world}/run", *words, f"out={tmp_path}/out", *QUICK]) == 0
     file = Container(tmp_path / "out" / "style_lora_comfyui.safetensors")
     assert {entry.dtype for entry in file.entries.values() if entry.shape} == {kind}
