@@ -9,6 +9,9 @@ import numpy as np
 
 from svdtrain.preparation.motion import WIDTH, small_grey
 
+BLUR = 2.0
+"""Pixels, of WIDTH: noise finer than that is no edge."""
+
 
 class Flow(NamedTuple):
     """Between neighbouring frames, on grey pictures 256 pixels wide."""
@@ -32,8 +35,21 @@ def flow_of(frames_THWC: np.ndarray) -> Flow:
 
 
 def motion(flow: Flow, fps: float) -> float:
-    """Mean length, in % of the picture's width per second."""
-    return 100 * float(np.linalg.norm(flow.forward_THWC, axis=-1).mean()) / WIDTH * fps
+    """Mean length, in % of the picture's width per second; each place counts by what there is to follow.
+
+    That is the squared gradient of the blurred grey: the error of a flow goes as its inverse (Simoncelli et al. 1991), and
+    over smooth ground noise alone would make a still video move.
+    """
+    weights_THW = np.stack([_edges(grey_HW) for grey_HW in flow.greys_THW[:-1]])
+    lengths_THW = np.linalg.norm(flow.forward_THWC, axis=-1)
+    return 100 * float((weights_THW * lengths_THW).sum() / max(weights_THW.sum(), 1e-9)) / WIDTH * fps
+
+
+def _edges(grey_HW: np.ndarray) -> np.ndarray:
+    """Squared gradient."""
+    blurred_HW = cv2.GaussianBlur(grey_HW.astype(np.float32), (0, 0), BLUR)
+    down_HW, across_HW = np.gradient(blurred_HW)
+    return down_HW**2 + across_HW**2
 
 
 def motion_direction(flow: Flow, other: Flow) -> float | None:

@@ -21,6 +21,18 @@ def test_motion_does_not_depend_on_size() -> None:
     assert motion(flow_of(large), 8) == pytest.approx(motion(flow_of(small), 8), rel=0.1)
 
 
+@pytest.mark.parametrize("moving", [0, 2])
+def test_noise_on_smooth_ground_is_no_motion(moving: int) -> None:
+    """A square on a soft slope, still or two pixels a frame to the right, each frame with noise of its own."""
+    slope_HW = np.linspace(90, 130, 64)[:, None] + np.zeros((64, 64))
+    frames = np.repeat(np.stack([slope_HW] * 5)[..., None], 3, axis=3)
+    frames += np.random.default_rng(0).normal(0, 2, frames.shape)
+    for t in range(5):
+        frames[t, 24:40, 10 + moving * t : 26 + moving * t] = texture(16, 16, soft=2)
+    speed = motion(flow_of(frames.round().clip(0, 255).astype(np.uint8)), 8)
+    assert speed == pytest.approx(100 * moving / 64 * 8, rel=0.25, abs=2.0), "11 with every place alike"
+
+
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [((1, 0), (2, 0), 1.0), ((1, 0), (-1, 0), -1.0), ((1, 0), (0, 1), 0.0), ((1, 0), (1, 1), 0.707)],
