@@ -79,4 +79,4 @@ def test_tensorboard_shows_samples_and_alerts(tmp_path: Path) -> None:
     assert events.Scalars("loss")[0].value == 0.5
     [picture] = events.Images("samples/input-0")
     assert picture.encoded_image_string[:4] == b"\x89PNG"
-    assert {"config/text_summary", "alert/spike/text_summary"} <= set(events.Tags()["tensors"])
+    assert {"config/text_summary", "alert/spike/text_summary"} <= set(events.Tags()["tensors"])  # type: ignore[arg-type]

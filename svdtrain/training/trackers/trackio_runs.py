@@ -26,7 +26,7 @@ class TrackioTracker(Tracker):
         """Raises ModuleNotFoundError where trackio is not installed."""
         os.environ.setdefault("TRACKIO_DIR", str(run_dir.resolve().parent / "trackio"))
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-        import trackio
+        import trackio  # type: ignore[import-not-found]  (in no other extra)
 
         # What it says of itself stands in the documents; its thread shall not write between the lines of a fit.
         for module in (trackio, trackio.run):
