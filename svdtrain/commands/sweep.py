@@ -30,7 +30,7 @@ OWN = re.compile(r"[+~]*(trials|space|prune|out)\b")
 
 def run(config: SweepConfig, overrides: list[str]) -> int:
     """The exit code: 0, or that of the signal which stopped it."""
-    console = Console()
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     folder = Path(config.out or f"runs/{config.name}/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
     words = [line for line in overrides if not OWN.match(line)]
     with ExitStack() as held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from svdtrain.reporting.curves import curves
@@ -75,14 +76,27 @@ def tiles(runs: Runs) -> tuple[Tile, ...]:
 
 
 def losses(runs: Runs) -> Section | None:
-    """A curve a run."""
-    lines = {name: run.curves[MEAN] for name, run in list(runs.items())[:8] if MEAN in run.curves}
-    if not lines:
+    """A curve a run: of all noise levels, of the least and of the highest."""
+    levels = sorted(_levels(runs), key=lambda name: float(name.removeprefix(f"{MEAN}_")))
+    wanted = {MEAN: "All noise levels"}
+    if len(levels) > 1:
+        wanted |= {levels[0]: "The least noise: texture and detail", levels[-1]: "The most noise: layout and motion"}
+    charts = []
+    for metric, title in wanted.items():
+        if lines := {name: run.curves[metric] for name, run in runs.items() if metric in run.curves}:
+            charts.append(curves(title, lines, even=1.0))
+    if not charts:
         return None
     intro = "Held-out loss as a ratio to the base's: 1 (dashed) is the base, less is better."
-    return Section(
-        "losses", "What they learnt", intro, charts=(curves("All noise levels", lines, even=1.0),), wide=True
+    return Section("losses", "What they learnt", intro, charts=tuple(charts))
+
+
+def _levels(runs: Runs) -> set[str]:
+    """Metrics of one noise level that all runs have."""
+    each = (
+        {name for name in run.curves if re.fullmatch(rf"{MEAN}_\d{{1,6}}(\.\d{{1,6}})?", name)} for run in runs.values()
     )
+    return set.intersection(*each)
 
 
 def outcomes(runs: Runs) -> Section:
