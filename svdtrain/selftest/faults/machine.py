@@ -39,7 +39,7 @@ def _full_disk(place: Place) -> Runs:
     shutil.rmtree(place.folder / "run")
     place.copy("run")
     words = fit("resume=run", "trainer.max_steps=3")
-    others = ("run", "run/run.json", "run/adapter", "run/adapter/*", "run/metrics.jsonl")
+    others = ("run", "run/run.json", "run/adapter", "run/adapter/*", "run/metrics.jsonl", "run/events.jsonl")
     yield Run(words, 5, said, others, under)
     yield Run(words, 0, ("step 3/3",), MINE)
 
