@@ -43,7 +43,14 @@ FIT = (
     "optimizer.warmup_steps=5",
 )
 LOSSES = ("device=cpu", "clips=5", "training_clips=4", "sigmas=0.5,5", "inputs=0")
-VIDEOS = (*LOSSES, "training_clips=0", "inputs=4", "steps=4", "metrics=motion,nearest_training_frame")
+VIDEOS = (
+    *LOSSES,
+    "training_clips=0",
+    "inputs=4",
+    "steps=6",
+    "model.guidance=1",
+    "metrics=motion,nearest_training_frame",
+)
 ON_WORLD = (f"generic=WORK/{GENERIC}", "generic_clips=4")
 
 
@@ -78,9 +85,10 @@ class Planted:
 
 STYLE, SUBJECT, MOTION, CAMERA = (f"config={name}_lora" for name in ("style", "subject", "motion", "camera"))
 GENTLE, FAST = "optimizer.learning_rate=1e-3", "optimizer.learning_rate=6e-3"
+SHORT = "trainer.max_steps=20"
 HARD = ("adapter.rank=64", "trainer.max_steps=40", "trainer.save_every=20", "trainer.keep_adapters=true")
 RUNS = (
-    Planted("healthy style", "nothing", "style", (STYLE,), VIDEOS, "improving"),
+    Planted("healthy style", "nothing", "style", (STYLE, SHORT), VIDEOS, "improving"),
     Planted("healthy subject", "nothing", "subject_and_world", (SUBJECT, GENTLE), (*VIDEOS, *ON_WORLD), "improving"),
     Planted("healthy motion", "nothing", "motion", (MOTION,), VIDEOS, "improving"),
     Planted("healthy camera", "nothing", "camera", (CAMERA,), VIDEOS, "improving"),
@@ -89,13 +97,20 @@ RUNS = (
     Planted("freeze subject", "stills", "frozen_subjects", (SUBJECT,), VIDEOS, None, "motion is lost"),
     Planted("freeze motion", "stills", "frozen_motions", (MOTION,), VIDEOS, None, "motion is lost"),
     Planted(
-        "forgetting style", "style only", "style", (STYLE, FAST), (*LOSSES, *ON_WORLD, "strengths=0.25,1"), "forgetting"
+        "forgetting style",
+        "style only",
+        "style",
+        (STYLE, FAST, SHORT),
+        (*LOSSES, *ON_WORLD, "strengths=0.25,1"),
+        "forgetting",
     ),
-    Planted("forgetting flash", "a flash", "flashing_subjects", (SUBJECT,), (*LOSSES, *ON_WORLD), "forgetting"),
+    Planted("forgetting flash", "a flash", "flashing_subjects", (SUBJECT, SHORT), (*LOSSES, *ON_WORLD), "forgetting"),
     Planted(
         "copy", "clips that end in a blank screen", "ended_subjects", (SUBJECT,), VIDEOS, None, "copies training frames"
     ),
-    Planted("nothing learnt", "a rate of 1e-7", "style", (STYLE, "optimizer.learning_rate=1e-7"), LOSSES, "flat"),
+    Planted(
+        "nothing learnt", "a rate of 1e-7", "style", (STYLE, "optimizer.learning_rate=1e-7", SHORT), LOSSES, "flat"
+    ),
 )
 
 
@@ -105,8 +120,7 @@ def done(run: Planted, work: Path) -> dict[str, Any]:
     kept = folder.with_suffix(".json")
     row: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {"commands": ["", ""]}
     for name in (run.sets, GENERIC):
-        if not (work / name).is_dir():
-            save_set(name, work / name)
+        save_set(name, work / name)
     for place, command in enumerate(run.commands):
         if row["commands"][place] == command:
             continue
