@@ -43,7 +43,14 @@ FIT = (
     "optimizer.warmup_steps=5",
 )
 LOSSES = ("device=cpu", "clips=5", "training_clips=4", "sigmas=0.5,5", "inputs=0")
-VIDEOS = (*LOSSES, "training_clips=0", "inputs=4", "steps=4", "metrics=motion,nearest_training_frame")
+VIDEOS = (
+    *LOSSES,
+    "training_clips=0",
+    "inputs=4",
+    "steps=6",
+    "model.guidance=1",
+    "metrics=motion,nearest_training_frame",
+)
 ON_WORLD = (f"generic=WORK/{GENERIC}", "generic_clips=4")
 
 
@@ -78,9 +85,10 @@ class Planted:
 
 STYLE, SUBJECT, MOTION, CAMERA = (f"config={name}_lora" for name in ("style", "subject", "motion", "camera"))
 GENTLE, FAST = "optimizer.learning_rate=1e-3", "optimizer.learning_rate=6e-3"
+SHORT = "trainer.max_steps=20"
 HARD = ("adapter.rank=64", "trainer.max_steps=40", "trainer.save_every=20", "trainer.keep_adapters=true")
 RUNS = (
-    Planted("healthy style", "nothing", "style", (STYLE,), VIDEOS, "improving"),
+    Planted("healthy style", "nothing", "style", (STYLE, SHORT), VIDEOS, "improving"),
     Planted("healthy subject", "nothing", "subject_and_world", (SUBJECT, GENTLE), (*VIDEOS, *ON_WORLD), "improving"),
     Planted("healthy motion", "nothing", "motion", (MOTION,), VIDEOS, "improving"),
     Planted("healthy camera", "nothing", "camera", (CAMERA,), VIDEOS, "improving"),
@@ -89,13 +97,20 @@ RUNS = (
     Planted("freeze subject", "stills", "frozen_subjects", (SUBJECT,), VIDEOS, None, "motion is lost"),
     Planted("freeze motion", "stills", "frozen_motions", (MOTION,), VIDEOS, None, "motion is lost"),
     Planted(
-        "forgetting style", "style only", "style", (STYLE, FAST), (*LOSSES, *ON_WORLD, "strengths=0.25,1"), "forgetting"
+        "forgetting style",
+        "style only",
+        "style",
+        (STYLE, FAST, SHORT),
+        (*LOSSES, *ON_WORLD, "strengths=0.25,1"),
+        "forgetting",
     ),
-    Planted("forgetting flash", "a flash", "flashing_subjects", (SUBJECT,), (*LOSSES, *ON_WORLD), "forgetting"),
+    Planted("forgetting flash", "a flash", "flashing_subjects", (SUBJECT, SHORT), (*LOSSES, *ON_WORLD), "forgetting"),
     Planted(
         "copy", "clips that end in a blank screen", "ended_subjects", (SUBJECT,), VIDEOS, None, "copies training frames"
     ),
-    Planted("nothing learnt", "a rate of 1e-7", "style", (STYLE, "optimizer.learning_rate=1e-7"), LOSSES, "flat"),
+    Planted(
+        "nothing learnt", "a rate of 1e-7", "style", (STYLE, "optimizer.learning_rate=1e-7", SHORT), LOSSES, "flat"
+    ),
 )
 
 
@@ -105,8 +120,7 @@ def done(run: Planted, work: Path) -> dict[str, Any]:
     kept = folder.with_suffix(".json")
     row: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {"commands": ["", ""]}
     for name in (run.sets, GENERIC):
-        if not (work / name).is_dir():
-            save_set(name, work / name)
+        save_set(name, work / name)
     for place, command in enumerate(run.commands):
         if row["commands"][place] == command:
             continue
@@ -161,31 +175,41 @@ def kept_runs() -> dict[str, Any]:
 
 
 def tables(rows: dict[str, Any]) -> dict[str, str]:
-    """The page's two tables, and how the runs were made, by the name of their place."""
+    """The page's tables, by the name of their place."""
     said = ["| run | planted | expected | said | found |", "|---|---|---|---|---|"]
     numbers = [
-        "| run | held-out loss | training | generic | motion: clips, base, adapter | nearest training frame | CPU s |"
+        "| run | held-out loss | training | generic | motion: clips, base, adapter | nearest training frame | CPU s |",
+        "|---|---|---|---|---|---|---|",
     ]
-    numbers += ["|---|---|---|---|---|---|---|"]
-    words = ["| run | fit | evaluate |", "|---|---|---|"]
-    for run in RUNS:
+    words = [f"- FIT: `{_last(*FIT)}`", f"- LOSSES: `{_last(*LOSSES)}`", f"- VIDEOS: `{_last(*VIDEOS)}`"]
+    words += ["", "| run | FIT and | evaluate |", "|---|---|---|"]
+    for run in (run for run in RUNS if run.name in rows):
         row = rows[run.name]
-        verdict = row["verdicts"][ARM]
-        lines = "<br>".join([verdict["sentence"], *verdict["findings"]])
-        said.append(
-            f"| {run.name} | {run.what} | {run.expected} | {lines} | {'yes' if found(run, verdict) else 'NO'} |"
-        )
+        is_found = "yes" if found(run, row["verdicts"][ARM]) else "NO"
+        said.append(f"| {run.name} | {run.what} | {run.expected} | {_lines(row['verdicts'])} | {is_found} |")
         ratios = [_ratio(row["losses"].get(group)) for group in ("held_out", "training", "generic")]
         measures = [_three(row["metrics"].get(name)) for name in ("motion", "nearest_training_frame")]
         cpu = row["fit"]["cpu_seconds"] + row["evaluate"]["cpu_seconds"]
         numbers.append(f"| {' | '.join([run.name, *ratios, *measures, str(cpu)])} |")
-        words.append(f"| {run.name} | `{_last(*run.fit, f'data.source=WORK/{run.sets}')}` | `{_own(run.evaluate)}` |")
+        words.append(f"| {run.name} | `{_last(*run.fit, f'data.source=WORK/{run.sets}')}` | {_own(run.evaluate)} |")
+    made = dict.fromkeys(", ".join(f"{k} {v}" for k, v in row["made_with"].items()) for row in rows.values())
+    numbers += ["", *(f"Made with {one}." for one in made)]
     return {"said": "\n".join(said), "numbers": "\n".join(numbers), "words": "\n".join(words)}
 
 
+def _lines(verdicts: dict[str, Any]) -> str:
+    """At strength 1, then at others."""
+    lines: list[str] = []
+    for arm in sorted(verdicts):
+        at = "" if arm == ARM else f"at strength {arm.partition('@')[2]}: "
+        lines += [f"{at}{line}" for line in (verdicts[arm]["sentence"], *verdicts[arm]["findings"])]
+    return "<br>".join(lines)
+
+
 def _own(words: tuple[str, ...]) -> str:
-    base = VIDEOS if "inputs=4" in words else LOSSES
-    return " ".join(["VIDEOS" if base is VIDEOS else "LOSSES", *(word for word in words if word not in base)])
+    name, shared = ("VIDEOS", VIDEOS) if "inputs=4" in words else ("LOSSES", LOSSES)
+    own = [word for word in words if word not in shared]
+    return f"{name} and `{' '.join(own)}`" if own else name
 
 
 def _ratio(arms: dict[str, Any] | None) -> str:
@@ -210,8 +234,7 @@ def with_parts(page: str, rows: dict[str, Any]) -> str:
 def _write(rows: dict[str, Any]) -> None:
     ordered = {run.name: rows[run.name] for run in RUNS if run.name in rows}
     KEPT.write_text(json.dumps({"command": COMMAND, "runs": ordered}, indent=1) + "\n")
-    if len(ordered) == len(RUNS):
-        PAGE.write_text(with_parts(PAGE.read_text(), ordered))
+    PAGE.write_text(with_parts(PAGE.read_text(), ordered))
 
 
 if __name__ == "__main__":

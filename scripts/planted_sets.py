@@ -80,10 +80,12 @@ def _clips(part: Part, split: str) -> Iterator[tuple[str, bytes, dict[str, Any]]
 
 
 def save_set(name: str, folder: Path) -> Path:
-    """Shards of both splits. The generic set's held-out clips are none of its others."""
-    drawn = SETS[name]
+    """Shards of both splits; a folder that is there is whole. Generic clips are drawn apart: the base was trained on others."""
+    if folder.is_dir():
+        return folder
+    partial, drawn = folder.with_name(f".{folder.name}"), SETS[name]
     split = "generic" if name == GENERIC else "train"
-    write_shard(folder / "train-000000.tar", (clip for part in drawn.train for clip in _clips(part, split)))
+    write_shard(partial / "train-000000.tar", (clip for part in drawn.train for clip in _clips(part, split)))
     held_out = Part(drawn.train[0].scenes, HELD_OUT, drawn.held_out)
-    write_shard(folder / "held_out-000000.tar", _clips(held_out, "held_out"))
-    return folder
+    write_shard(partial / "held_out-000000.tar", _clips(held_out, "held_out"))
+    return partial.rename(folder)
