@@ -92,9 +92,8 @@ def test_a_fit_runs(program: Path, tmp_path: Path) -> None:
 def test_every_import_is_declared() -> None:
     """torch is not a dependency because something else needs it, but because we say so."""
     declared = [Requirement(line).name for line in PROJECT["dependencies"]]
-    declared += [
-        Requirement(line).name for extra in ("ray", "tensorboard") for line in PROJECT["optional-dependencies"][extra]
-    ]
+    extras = ("ray", "sweep", "tensorboard", "trackio")
+    declared += [Requirement(line).name for extra in extras for line in PROJECT["optional-dependencies"][extra]]
     providers = packages_distributions()
     used: set[str] = set()
     for path in (ROOT / "svdtrain").rglob("*.py"):
