@@ -85,13 +85,13 @@ class Planted:
 
 STYLE, SUBJECT, MOTION, CAMERA = (f"config={name}_lora" for name in ("style", "subject", "motion", "camera"))
 GENTLE, FAST = "optimizer.learning_rate=1e-3", "optimizer.learning_rate=6e-3"
-SHORT = "trainer.max_steps=20"
+SHORT, LONG = "trainer.max_steps=20", "trainer.max_steps=80"
 HARD = ("adapter.rank=64", "trainer.max_steps=40", "trainer.save_every=20", "trainer.keep_adapters=true")
 RUNS = (
     Planted("healthy style", "nothing", "style", (STYLE, SHORT), VIDEOS, "improving"),
     Planted("healthy subject", "nothing", "subject_and_world", (SUBJECT, GENTLE), (*VIDEOS, *ON_WORLD), "improving"),
     Planted("healthy motion", "nothing", "motion", (MOTION,), VIDEOS, "improving"),
-    Planted("healthy camera", "nothing", "camera", (CAMERA,), VIDEOS, "improving"),
+    Planted("healthy camera", "nothing", "camera", (CAMERA, LONG), (*VIDEOS, "clips=8"), "improving"),
     Planted("over-fit both", "two clips, rank 64", "two_clips", (SUBJECT, *HARD), LOSSES, "over-fitting"),
     Planted("over-fit temporal", "two clips, rank 64", "two_clips", (MOTION, *HARD), LOSSES, "over-fitting"),
     Planted("freeze subject", "stills", "frozen_subjects", (SUBJECT,), VIDEOS, None, "motion is lost"),

@@ -66,12 +66,11 @@ class Costs:
         if about is None:
             return
         kind, formula = about
-        moved, fp32 = dict[int, int](), False
-        for place, tensor in enumerate(_tensors((*args, *kwargs.values(), result))):
-            moved[id(tensor)] = tensor.numel() * tensor.element_size()
-            fp32 |= place < 2 and tensor.dtype == torch.float32
+        tensors = list(_tensors((*args, *kwargs.values(), result)))
+        moved = sum({id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}.values())
+        fp32 = any(tensor.dtype == torch.float32 for tensor in tensors[:2])
         flops = formula(*args, **kwargs, out_val=result) if formula else 0
-        self.operations[Operation(kind, flops, sum(moved.values()), fp32)] += 1
+        self.operations[Operation(kind, flops, moved, fp32)] += 1
 
     @property
     def flops(self) -> int:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.library import _scoped_library
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from svdtrain.acceleration.flat import FlatParameters
-from svdtrain.planning.remembered import DEVICE, RememberedOperations
+from svdtrain.planning.remembered import DEVICE, UNKNOWN, RememberedOperations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -63,14 +63,29 @@ class LiveStorages(TorchDispatchMode):
         self.at_peak: Counter[str] = Counter()
         self._kinds: dict[int, str] = {}
         """Address of a living storage -> its kind."""
+        self._below: RememberedOperations | None = None
+        """Asked first, which saves torch's way down to it."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard against it is as slow as all else
+
+    def __enter__(self) -> Self:
+        """Count from now on."""
+        below = _get_current_dispatch_mode()
+        self._below = below if isinstance(below, RememberedOperations) else None
+        return super().__enter__()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run the operation; what is new in its results is an activation."""
         if func is DEVICE and type(args[0]) is FakeTensor:
             return args[0].fake_device
-        results = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        results = self._below.known(func, args, kwargs) if self._below else UNKNOWN
+        if results is UNKNOWN:
+            results = func(*args, **kwargs)
         if self.costs is not None:
-            self.costs.count(func, args, kwargs or {}, results)
+            self.costs.count(func, args, kwargs, results)
         for result in (results,) if isinstance(results, Tensor) else tree_leaves(results):
             if isinstance(result, Tensor) and result.untyped_storage()._cdata not in self._kinds:
                 self.count([result], "activations")
@@ -91,6 +106,10 @@ class LiveStorages(TorchDispatchMode):
             self.bytes_by_kind[kind] += storage.nbytes()
         if self.bytes_by_kind.total() > self.at_peak.total():
             self.at_peak = self.bytes_by_kind.copy()
+
+    def most(self) -> MemoryPrediction:
+        """What was in use when most was."""
+        return MemoryPrediction(**{kind: self.at_peak[kind] for kind in MemoryPrediction.__dataclass_fields__})
 
     def _forget(self, address: int, size: int) -> None:
         self.bytes_by_kind[self._kinds.pop(address)] -= size
@@ -188,20 +207,24 @@ class TrainedDenoiser:
         costs: Costs | None = None,
     ) -> MemoryPrediction:
         """The peak of one more; `costs` counts its operations."""
-        live, flat = LiveStorages(costs), self.flat
-        live.count((*self.denoiser.parameters(), *self.denoiser.buffers(), *beside), "weights")
-        live.count(self.trained, "trained")
-        live.count([flat.gradients], "gradients")
-        live.count((value for state in self.optimizer.state.values() for value in state.values()), "optimizer")
-        with ExitStack() as modes:
-            for mode in (sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live):
-                modes.enter_context(mode)
+        with self.counted(beside, costs) as live:
             with torch.autocast("cpu", autocast, enabled=autocast is not None):
                 error = loss()
-            flat.zero_gradients()
+            self.flat.zero_gradients()
             error.backward()
             self.optimizer.step()
-        return MemoryPrediction(**{kind: live.at_peak[kind] for kind in MemoryPrediction.__dataclass_fields__})
+        return live.most()
+
+    @contextmanager
+    def counted(self, beside: Iterable[Tensor] = (), costs: Costs | None = None) -> Iterator[LiveStorages]:
+        """For a while, what is made is counted beside what training keeps, in CUDA's precisions and kernels."""
+        live = LiveStorages(costs)
+        live.count((*self.denoiser.parameters(), *self.denoiser.buffers(), *beside), "weights")
+        live.count(self.trained, "trained")
+        live.count([self.flat.gradients], "gradients")
+        live.count((value for state in self.optimizer.state.values() for value in state.values()), "optimizer")
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION), cuda_precision(), live:
+            yield live
 
 
 @contextmanager

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from svdtrain.config.schema import FitConfig
+    from svdtrain.families.protocol import ModelFamily
     from svdtrain.planning.cards import Card
     from svdtrain.planning.costs import Costs
     from svdtrain.planning.training_step import Adapt, Sizes
@@ -100,7 +101,7 @@ def plan(
     trained = [p.numel() for p in family.denoiser.parameters() if p.requires_grad]
     base = sum(p.numel() for p in family.denoiser.parameters())
     disk = bytes_of_fit(config, family)
-    memory, costs = _all_rungs(partial(_rungs, config, adapt, sizes))
+    memory, costs = _all_rungs(partial(_rungs, config, adapt, family, sizes))
     step = Step(memory, costs)
     return Plan(
         base if config.adapter.kind == "full" else base - sum(trained),
@@ -117,20 +118,31 @@ Rungs = tuple[dict[str, MemoryPrediction], dict[str, "Costs"]]
 
 
 def _all_rungs(foretell: Callable[[Sequence[str]], Rungs]) -> Rungs:
-    """In as many processes as there are cores; each begins with what is imported here."""
+    """In as many processes as there are cores; each begins with what is imported and built here."""
     workers = min(len(RUNGS), os.cpu_count() or 1)
     if workers == 1 or sys.platform != "linux":
         return foretell(RUNGS)
-    with ProcessPoolExecutor(workers, get_context("fork")) as pool:
-        parts = list(pool.map(foretell, [RUNGS[first::workers] for first in range(workers)]))
+    each = -(-len(RUNGS) // workers)
+    with ProcessPoolExecutor(workers, get_context("fork"), _inherited.append, (foretell,)) as pool:
+        parts = list(pool.map(_foretold, [RUNGS[first : first + each] for first in range(0, len(RUNGS), each)]))
     memory = {rung: predicted for part, _ in parts for rung, predicted in part.items()}
     return {rung: memory[rung] for rung in RUNGS}, {name: costs for _, part in parts for name, costs in part.items()}
 
 
-def _rungs(config: FitConfig, adapt: Adapt, sizes: Sizes, rungs: Sequence[str]) -> Rungs:
+_inherited: list[Callable[[Sequence[str]], Rungs]] = []
+"""Of a forked process: what it was given without a copy through a pipe."""
+
+
+def _foretold(rungs: Sequence[str]) -> Rungs:
+    return _inherited[-1](rungs)
+
+
+def _rungs(config: FitConfig, adapt: Adapt, family: ModelFamily, sizes: Sizes, rungs: Sequence[str]) -> Rungs:
     costs: dict[str, Costs] = {}
     ahead = config.data.cache == "disk"
-    each = predict_rungs(config, adapt, rungs, sizes=sizes, encoded_ahead=ahead, on_gpu=True, costs=costs)
+    each = predict_rungs(
+        config, adapt, rungs, sizes=sizes, encoded_ahead=ahead, on_gpu=True, costs=costs, family=family
+    )
     return dict(each), costs
 
 

@@ -7,6 +7,7 @@ kernels for the meta device; what changes a tensor in place returns it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 CPU = torch.device("cpu")
 DEVICE = torch.ops.prim.device.default
 """Asked more often than all else; each mode answers for itself."""
+UNKNOWN = object()
 _aten: Any = torch.ops.aten
 _VIEWS = {
     getattr(getattr(_aten, name), overload)
@@ -40,14 +42,29 @@ class RememberedOperations(TorchDispatchMode):
         super().__init__()
         self._answers: dict[Any, Any] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard against it is as slow as all else
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """The operation's result."""
         if func is DEVICE and type(args[0]) is FakeTensor:
             return args[0].fake_device
         kwargs = kwargs or {}
+        result = self.known(func, args, kwargs)
+        if result is not UNKNOWN:
+            return result
+        result = func(*args, **kwargs)
+        if _way(func) == "fresh" and _is_here(args):
+            with suppress(TypeError):
+                self._answers[_key_of(func, args, kwargs)] = _kinds(result)
+        return result
+
+    def known(self, func: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        """The same where nobody has to be asked; UNKNOWN elsewhere."""
         way = _way(func)
-        if way == "asked" or not args or type(args[0]) is not FakeTensor or args[0].fake_device != CPU:
-            return func(*args, **kwargs)
+        if way == "asked" or not _is_here(args):
+            return UNKNOWN
         first = args[0]
         if way == "view":
             mode = first.fake_mode
@@ -57,18 +74,17 @@ class RememberedOperations(TorchDispatchMode):
         if way == "in place":
             return first
         try:
-            key = (func, *map(_key, args), *((name, _key(value)) for name, value in kwargs.items()))
-            answer = self._answers.get(key)
+            answer = self._answers.get(_key_of(func, args, kwargs))
         except TypeError:  # a tensor with content, or what has no hash
-            return func(*args, **kwargs)
-        if answer is None:
-            result = func(*args, **kwargs)
-            self._answers[key] = _kinds(result)
-            return result
-        if answer is Ellipsis:
-            return func(*args, **kwargs)
+            return UNKNOWN
+        if answer is None or answer is Ellipsis:
+            return UNKNOWN
         made = [kind and _made(first.fake_mode, kind) for kind in answer[1]]
         return answer[0](made) if answer[0] else made[0]
+
+
+def _is_here(args: Any) -> bool:  # noqa: ANN401
+    return bool(args) and type(args[0]) is FakeTensor and args[0].fake_device == CPU
 
 
 @cache
@@ -87,6 +103,10 @@ def _way(func: Any) -> str:  # noqa: ANN401
     if changes[:1] == [True] and sum(changes) == 1 and len(returned) == 1 and schema.name.endswith("_"):
         return "in place"
     return "asked"
+
+
+def _key_of(func: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    return (func, *map(_key, args), *((name, _key(value)) for name, value in kwargs.items()))
 
 
 def _key(value: Any) -> Any:  # noqa: ANN401

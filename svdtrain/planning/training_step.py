@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svdtrain.acceleration.recompute import recompute
 from svdtrain.acceleration.sharding import bytes_elsewhere
@@ -18,8 +17,8 @@ from svdtrain.foundation.garbage import uncollected
 from svdtrain.foundation.hardware import DTYPES, choose_device, choose_precision
 from svdtrain.foundation.seeding import Draws
 from svdtrain.planning.costs import Costs
-from svdtrain.planning.memory import LiveStorages, TrainedDenoiser, without_content
-from svdtrain.types import ClipBatch
+from svdtrain.planning.memory import TrainedDenoiser, without_content
+from svdtrain.types import ClipBatch, EncodedClips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from svdtrain.config.schema import FitConfig
     from svdtrain.families.protocol import ModelFamily
     from svdtrain.planning.memory import MemoryPrediction
-    from svdtrain.types import EncodedClips
 
     Adapt = Callable[[FitConfig, ModelFamily], object]
     """Makes of a family's denoiser what is trained: the adapter in place, blocks that are recomputed."""
@@ -67,37 +65,49 @@ def predict_rungs(
     encoded_ahead: bool = False,
     on_gpu: bool | None = None,
     costs: dict[str, Costs] | None = None,
+    family: ModelFamily | None = None,
 ) -> Iterator[tuple[str, MemoryPrediction]]:
     """The same for each of these rungs, whatever the settings' is; each is worked out when it is asked for.
 
     What offload lets wait in the CPU's memory is not in the figure. on_gpu: None, as it is here. costs: gets the operations
-    of each rung's step, and, apart from them, of encoding its clips as ENCODING.
+    of each rung's step, and, apart from them, of encoding its clips as ENCODING. family: of blank_family and plain settings,
+    where it is there; it is used up.
     """
-    family, precision = blank_family(plain(config), adapt), choose_precision_of(config)
+    family, precision = family or blank_family(plain(config), adapt), choose_precision_of(config)
     for tensor in (*family.denoiser.parameters(), *family.denoiser.buffers()):
         if not tensor.requires_grad and tensor.is_floating_point():
             tensor.data = tensor.data.to(DTYPES[precision])
     networks = nn.ModuleList([family.denoiser, *family.frozen().values()])
     with uncollected(stays=False), without_content(networks):
         on_gpu = choose_device(config.trainer.device) == "cuda" if on_gpu is None else on_gpu
-        denoiser, loss, beside = _step_of(config, family, on_gpu, sizes=sizes, encoded_ahead=encoded_ahead)
+        denoiser, beside = TrainedDenoiser(family.denoiser), _beside(config, family, at_rest=encoded_ahead and on_gpu)
         autocast = DTYPES[precision] if precision != "32" and config.autocast else None
+        size, work = _largest(config, sizes), Costs()
+        casts = torch.autocast("cpu", autocast, enabled=autocast is not None)
+        with denoiser.counted(beside, work) as live, torch.no_grad(), casts:
+            encoded = family.encode_clips(_batch(config, size))
+        encoding = live.most()
         if costs is not None:
-            costs[ENCODING] = Costs()
-            with sdpa_kernel(SDPBackend.FLASH_ATTENTION), LiveStorages(costs[ENCODING]):
-                encoded = family.encode_clips(_batch(config, _largest(config, sizes)))
-            costs[ENCODING].kept = sum(part.numel() for part in vars(encoded).values() if part is not None)
+            costs[ENCODING] = work
+            work.kept = sum(part.numel() for part in vars(encoded).values())
+        about = {name: (part.shape, part.dtype) for name, part in vars(encoded).items()}
+        del encoded
+
+        def loss() -> Tensor:
+            encoded = EncodedClips(**{name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in about.items()})
+            return _loss(family, _batch(config, size, encoded, whole=not encoded_ahead), config)
+
         for rung in rungs:
             patches = recompute(family.denoiser, rung, family.spec.repeated_blocks, ELSEWHERE)
             watch = costs.setdefault(rung, Costs()) if costs is not None else None
             predicted = denoiser.step(loss, beside=beside, autocast=autocast, costs=watch)
             patches.close()
+            if not encoded_ahead:
+                predicted = max(predicted, encoding, key=lambda moment: moment.peak)
             if config.memory.shard_base:
                 blocks, size = family.spec.repeated_blocks, DTYPES[precision].itemsize
                 elsewhere = bytes_elsewhere(family.denoiser, blocks, size, config.trainer.devices)
                 predicted = replace(predicted, weights=predicted.weights - elsewhere)
-            if costs is not None and not encoded_ahead:
-                costs[rung].operations -= costs[ENCODING].operations
             yield rung, predicted
 
 
@@ -119,17 +129,13 @@ def _largest(config: FitConfig, sizes: Sizes) -> tuple[int, int, int]:
     return max(sizes, key=math.prod, default=(config.model.frames, config.model.height, config.model.width))
 
 
-def _step_of(
-    config: FitConfig, family: ModelFamily, on_gpu: bool, *, sizes: Sizes = (), encoded_ahead: bool = False
-) -> tuple[TrainedDenoiser, Callable[[], Tensor], list[Tensor]]:
-    """The denoiser with its optimizer, the loss of a step, and what else stays in memory; all without content."""
-    size = _largest(config, sizes)
-    encoded = family.encode_clips(_batch(config, size)) if encoded_ahead else None
-    resting = {id(tensor) for part in family.idle() if encoded_ahead and on_gpu for tensor in _tensors(part)}
+def _beside(config: FitConfig, family: ModelFamily, *, at_rest: bool) -> list[Tensor]:
+    """What stays in memory beside the denoiser. at_rest: what no step asks for waits elsewhere."""
+    resting = {id(tensor) for part in family.idle() if at_rest for tensor in _tensors(part)}
     beside = [t for part in family.frozen().values() for t in _tensors(part) if id(t) not in resting]
     if config.optimizer.ema_decay:
         beside += [torch.empty_like(p) for p in family.denoiser.parameters() if p.requires_grad]
-    return TrainedDenoiser(family.denoiser), lambda: _loss(family, _batch(config, size, encoded), config), beside
+    return beside
 
 
 def choose_precision_of(config: FitConfig) -> str:
@@ -137,11 +143,14 @@ def choose_precision_of(config: FitConfig) -> str:
     return choose_precision(config.trainer.precision, choose_device(config.trainer.device))
 
 
-def _batch(config: FitConfig, size: tuple[int, int, int], encoded: EncodedClips | None = None) -> ClipBatch:
+def _batch(
+    config: FitConfig, size: tuple[int, int, int], encoded: EncodedClips | None = None, *, whole: bool = True
+) -> ClipBatch:
+    """whole: with all frames, not the first alone."""
     frames, height, width = size
     count = config.data.batch_size
     return ClipBatch(
-        torch.zeros(count, 1 if encoded else frames, 3, height, width),
+        torch.zeros(count, frames if whole else 1, 3, height, width),
         torch.full((count,), 8.0),
         torch.full((count,), 127.0),
         tuple(map(str, range(count))),
