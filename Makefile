@@ -14,8 +14,9 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-quickstart: $(VENV)/.installed ## set up, fine-tune the embedded model, show before and after
-	$(RUN) svdtrain fit config=style_lora
+quickstart: $(VENV)/.installed ## set up, fine-tune the embedded model, choose step and strength, show it all
+	$(RUN) svdtrain fit config=style_lora trainer.keep_adapters=true
+	$(RUN) svdtrain choose "$$(ls -td runs/style_lora/*/ | head -n 1)" clips=8 steps=8 copies_of=48 strengths=0.5,0.75,1,1.25
 
 install: $(VENV)/.installed-dev ## set up for work on svdtrain itself
 

@@ -74,6 +74,7 @@ def _strength_told(one: Candidate, decision: Decision) -> dict[str, Any]:
         "held_out": asdict(one.held_out),
         "generic": asdict(one.generic) if one.generic else None,
         "motion": asdict(one.motion) if one.motion else None,
+        "motion_to_clips": asdict(one.motion_to_clips) if one.motion_to_clips else None,
         "against": list(one.against),
         "says": "chosen"
         if one is choice.best
@@ -96,10 +97,17 @@ def tell(console: Console, folder: Path, decision: Decision, told: dict[str, Any
     generic = any(one.generic for one in decision.sweep)
     rows = []
     for one, said in zip(decision.sweep, told["sweep"], strict=True):
-        row = [str(one.strength), with_ends(said["held_out"]), with_ends(said["motion"])]
+        row = [str(one.strength), *(with_ends(said[name]) for name in ("held_out", "motion", "motion_to_clips"))]
         row += [with_ends(said["generic"])] if generic else []
         rows.append([*row, "; ".join(one.against) or said["says"]])
-    header = ["strength", "held-out loss / base's", "motion / base's", *["generic loss / base's"] * generic, ""]
+    header = [
+        "strength",
+        "held-out loss / base's",
+        "motion / base's",
+        "/ clips'",
+        *["generic loss / base's"] * generic,
+        "",
+    ]
     console.print(text_table(header, rows))
     console.print(told["sentence"])
     console.print(str(folder / JSON))

@@ -15,6 +15,7 @@ from svdtrain.adapters.targets import half_of
 from svdtrain.commands.choice_report import BEST, JSON, link, refuse_taken, tell, write
 from svdtrain.commands.evaluated import base_of, earlier_of, evaluated, step_of
 from svdtrain.commands.evaluation_bench import opened, refuse_missing
+from svdtrain.commands.report import write_page
 from svdtrain.config.strengths import even
 from svdtrain.evaluation.choosing import Decision, around, candidates, chosen, loses_motion, ranked
 from svdtrain.evaluation.results import Results
@@ -37,7 +38,7 @@ LAST = "adapter"
 
 
 def run(config: ChooseConfig, overrides: list[str]) -> None:
-    """Find what is missing, decide, write, link."""
+    """Find what is missing, decide, write, link; then the run's page anew."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     quiet_packages()
     folder = Path(config.run).expanduser()
@@ -53,6 +54,7 @@ def run(config: ChooseConfig, overrides: list[str]) -> None:
     told = write(folder, config, bench, decision, found)
     link(folder / BEST, decision.step.adapter.parent)
     tell(console, folder, decision, told)
+    write_page(console, folder)
     refuse_missing(found, JSON)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from svdtrain.commands.evaluate_report import JSON, tell, write
 from svdtrain.commands.evaluated import arms_of, evaluated
 from svdtrain.commands.evaluation_bench import opened, refuse_missing
+from svdtrain.commands.report import write_page
 from svdtrain.evaluation.results import Results
 from svdtrain.evaluation.summary import summarised
 from svdtrain.foundation.errors import UsageError
@@ -31,7 +32,10 @@ def run(config: EvaluateConfig, overrides: list[str]) -> None:
     out = Path(config.out) if config.out else (found[0].run_dir or found[0].file.parent) / "evaluation"
     with opened(console, config, overrides, found, Results(out), slice(number, None, parts)) as bench:
         results = bench.found(arms_of(config, found))
-    _finish(console, bench, results)
+    if _finished(console, bench, results):
+        if found[0].run_dir and not config.out:
+            write_page(console, found[0].run_dir)
+        refuse_missing(results, JSON)
     for one in found:
         if one.damage:
             raise UsageError(f"{one.place}: damaged, {one.damage}", "its adapter was evaluated all the same")
@@ -46,12 +50,13 @@ def _part(config: EvaluateConfig) -> tuple[int, int]:
     return number, parts
 
 
-def _finish(console: Console, bench: Bench, found: Found) -> None:
+def _finished(console: Console, bench: Bench, found: Found) -> bool:
+    """All is put together, and told."""
     if found.waits:
         waiting = sum(reason == "not there yet" for reason in found.missing.values())
         console.print(f"{waiting} results are missing yet; the process that finds the last, or this command, tells all")
-        return
+        return False
     told = summarised(found, bench.absent, bench.about)
     write(bench.results.folder, found.plan, told, found)
     tell(console, bench.results.folder, told)
-    refuse_missing(found, JSON)
+    return True

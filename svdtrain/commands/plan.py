@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,9 +16,9 @@ from svdtrain.foundation.files import packaged
 from svdtrain.foundation.out_of_memory import shown_size
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.planning.cards import CARDS, CONTEXT, MARGIN, card_of
-from svdtrain.planning.duration import step_seconds
+from svdtrain.planning.experience import by_runs, experience
 from svdtrain.planning.ladder import with_rung
-from svdtrain.planning.plan import plan, room_on
+from svdtrain.planning.plan import plan, room_on, seconds_on
 from svdtrain.planning.relief import MOST_MENDS, mends
 from svdtrain.reporting.tables import duration, text_table
 from svdtrain.training import build
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
 def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
     """Foretell, and print."""
     quiet_packages()
-    cards = {card_of(name): name for name in config.card}
-    chosen = [key for key, card in CARDS.items() if card in cards or not cards]
+    cards = {card_of(name) for name in config.card}
+    chosen = [name for name in CARDS if name in cards or not cards]
     config, published = _sized(_on_no_device(config, [CARDS[name] for name in chosen]))
     data, unknown = _data(config)
     clips = data.describe().train_clips if data else None
-    found = plan(config, build.build_module, chosen, sizes=data.sizes if data else (), clips=clips, price=config.price)
+    sizes, known = data.sizes if data else (), experience(Path(config.runs)) if config.runs else {}
+    found = plan(config, build.build_module, chosen, sizes=sizes, clips=clips, price=config.price, known=known)
     least = _less(config, found, data) if not any(one.rung for one in found.cards) else []
     console = Console(highlight=False, soft_wrap=True)
     if config.format == "json":
@@ -108,13 +110,15 @@ def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, 
         f"on disk        {shown_size(found.run_folder_bytes)} for the run folder; a latent cache takes "
         f"{shown_size(found.window_bytes)} for each window of a clip ({known})"
     )
-    alone = found.cards[0].card if len(found.cards) == 1 else None
+    alone = found.cards[0] if len(found.cards) == 1 else None
     rungs = [
         [name, shown_size(predicted.peak), f"{found.step.costs[name].flops / 1e12:.1f}"]
-        + ([f"{step_seconds(config, found.step.memory, found.step.costs, name, CARDS[alone]):.2f}"] if alone else [])
+        + ([f"{seconds_on(alone, config, found.step, name):.2f}"] if alone else [])
         for name, predicted in found.step.memory.items()
     ]
-    console.print("\n" + text_table(["memory=", "peak", "TFLOP a step", *[f"s on {alone}"] * bool(alone)], rungs))
+    console.print(
+        "\n" + text_table(["memory=", "peak", "TFLOP a step", *([f"s on {alone.card}"] if alone else [])], rungs)
+    )
     header = [
         "card=",
         "memory",
@@ -128,6 +132,9 @@ def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, 
         f"predicted; {shown_size(CONTEXT)} and {MARGIN:.0%} of a card's memory are kept free; time is by what an H200's "
         "kernels reached of its data sheet"
     )
+    for one in found.cards:
+        if one.known.runs:
+            console.print(f"{one.card}: {by_runs(one.known).strip(' ()')} under {config.runs}/")
 
 
 def _row(one: OnCard, *, priced: bool) -> list[str]:

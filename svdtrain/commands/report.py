@@ -135,7 +135,7 @@ def _page(found: RunFiles, sections: list[Section]) -> Page:
         title=facts.name_of(found),
         kind="Report of a training run",
         about=about,
-        tiles=(*filter(None, [choice.tile(found)]), *findings.tiles(found)),
+        tiles=(*filter(None, [choice.tile(found), choice.motion_tile(found)]), *findings.tiles(found)),
         advice=(),
         sections=tuple(sections),
         footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain report {found.folder.resolve().name}",

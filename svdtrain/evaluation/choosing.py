@@ -35,6 +35,8 @@ class Candidate:
     """Likewise, on generic clips."""
     motion: Estimate | None = None
     """Ratio to the motion of the base's videos."""
+    motion_to_clips: Estimate | None = None
+    """Ratio to that of the held-out clips."""
     against: tuple[str, ...] = ()
     """Why it is not to be used."""
 
@@ -93,8 +95,9 @@ def candidates(found: Found, arms: Sequence[Arm]) -> list[Candidate]:
         against += [said] if forgets and (said := forgotten(forgets)) else []
         ratio, motion = ratio_of(mine_NS, held_out[BASE]), tables.get("motion", {})
         against += [] if isfinite(ratio.value) else ["its loss is no number"]
-        moves = ratio_of(motion[name][:, None], motion[BASE][:, None]) if len(motion.get(BASE, ())) else None
-        told.append(Candidate(arm, mine_NS, ratio, forgets, moves, tuple(against)))
+        seen = len(motion.get(BASE, ()))
+        moves = [ratio_of(motion[name][:, None], motion[other][:, None]) if seen else None for other in (BASE, CLIP)]
+        told.append(Candidate(arm, mine_NS, ratio, forgets, *moves, tuple(against)))
     return told
 
 

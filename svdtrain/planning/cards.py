@@ -75,21 +75,21 @@ LINK = 27e9
 """Bytes a second to the CPU's memory and back, beside the work of the step: offload's, on that machine."""
 
 
-def card_of(name: str) -> Card:
-    """The card of a name, written in any way: RTX 4090 is rtx4090. Raises UsageError for one that is not in the table."""
+def card_of(name: str) -> str:
+    """The name in the table of a card that is written in any way: RTX 4090 is rtx4090. Raises UsageError for an unknown one."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     known = {re.sub(r"[^a-z0-9]", "", key): key for key in CARDS}
     if plain not in known:
         raise UsageError(f"card={name}: not in the table; {nearest(plain, CARDS)}", f"card={'|'.join(CARDS)}")
-    return CARDS[known[plain]]
+    return known[plain]
 
 
-def card_named(said: str) -> Card | None:
-    """The card that a driver calls `NVIDIA A100-SXM4-40GB`; None for one that is not in the table."""
-    for card in CARDS.values():
+def card_named(said: str) -> str | None:
+    """Likewise of what a driver calls `NVIDIA A100-SXM4-40GB`; None for one that is not in the table."""
+    for key, card in CARDS.items():
         name, _, size = card.title.partition(", ")
         if re.search(rf"\b{name}\b(?! (Ti|SUPER|D|Laptop))", said) and size.replace(" ", "") in said:
-            return card
+            return key
     return None
 
 

@@ -13,8 +13,9 @@ from svdtrain.acceleration.recompute import RUNGS
 from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.hardware import choose_device, local_rank
 from svdtrain.foundation.out_of_memory import shown_size
-from svdtrain.planning.cards import MARGIN, card_named
+from svdtrain.planning.cards import CARDS, MARGIN, card_named
 from svdtrain.planning.duration import step_seconds
+from svdtrain.planning.experience import NONE, by_runs, experience
 from svdtrain.planning.relief import MOST_MENDS, mends
 from svdtrain.planning.training_step import predict_rungs
 
@@ -37,11 +38,16 @@ class Rung:
     predicted: MemoryPrediction | None
     """None where nothing had to be predicted."""
     step_seconds: float | None = None
-    """Predicted, where the card is in the table."""
+    """Predicted, where the card is in the table; mended by earlier runs on such a card."""
+    table_seconds: float | None = None
+    """Not mended."""
 
     def as_record(self) -> dict[str, float | None] | None:
         """What run.json keeps of it."""
-        return {"peak_bytes": self.predicted.peak, "step_seconds": self.step_seconds} if self.predicted else None
+        if not self.predicted:
+            return None
+        times = {"step_seconds": self.step_seconds, "table_seconds": self.table_seconds}
+        return {"peak_bytes": self.predicted.peak, **times}
 
 
 def settle(config: FitConfig, adapt: Adapt, *, sizes: Sizes = ()) -> Rung | None:
@@ -67,9 +73,11 @@ def settle(config: FitConfig, adapt: Adapt, *, sizes: Sizes = ()) -> Rung | None
         if name == chosen or (not chosen and predicted.peak <= room):
             above = [f"{rung} needs {shown_size(tried[rung].peak)}" for rung in list(tried)[-2:-1] if not chosen]
             reason = "; ".join([f"predicted {shown_size(predicted.peak)} of {words}", *above])
-            spent = step_seconds(config, tried, costs, name, card) if card else None
-            time = f"; {spent:.2f} s a step" if spent else ""
-            return Rung(name, f"memory         {name}: {reason}{time}", predicted, spent)
+            table = step_seconds(config, tried, costs, name, CARDS[card]) if card else None
+            known = experience().get(card, NONE) if card else NONE
+            spent = table and table * known.ratio
+            time = f"; {spent:.2f} s a step{by_runs(known)}" if spent else ""
+            return Rung(name, f"memory         {name}: {reason}{time}", predicted, spent, table)
     least = min(tried, key=lambda name: tried[name].peak)
     at_least = with_rung(config, least)
     found = list(islice(mends(at_least, adapt, tried[least], sizes=sizes, encoded_ahead=ahead), MOST_MENDS))

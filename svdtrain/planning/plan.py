@@ -14,6 +14,7 @@ from svdtrain.acceleration.recompute import RUNGS
 from svdtrain.planning.cards import CARDS, seconds
 from svdtrain.planning.disk import bytes_of_fit
 from svdtrain.planning.duration import step_seconds
+from svdtrain.planning.experience import NONE, Experience
 from svdtrain.planning.ladder import bytes_of
 from svdtrain.planning.memory import MemoryPrediction
 from svdtrain.planning.training_step import ENCODING, blank_family, plain, predict_rungs
@@ -52,6 +53,8 @@ class OnCard:
     hours: float = 0.0
     """Of all steps, encoding each clip once, validations and samples."""
     cost: float | None = None
+    known: Experience = NONE
+    """Of runs on this card: in all times."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,12 @@ def plan(
     sizes: Sizes = (),
     clips: int | None = None,
     price: float | None = None,
+    known: Mapping[str, Experience] | None = None,
 ) -> Plan:
     """A fit with these settings on each of these cards, foretold. Its precision is settled; ModelError as predict_fit.
 
     clips: of the dataset, where it is known; each is encoded once. price: an hour of one GPU, in any currency.
+    known: by card, how long steps took there beside what the table says.
     """
     family = blank_family(plain(config), adapt)
     trained = [p.numel() for p in family.denoiser.parameters() if p.requires_grad]
@@ -110,7 +115,7 @@ def plan(
         disk,
         _window_bytes(config, costs[ENCODING].kept),
         step,
-        [_on_card(config, step, name, clips, price) for name in cards],
+        [_on_card(config, step, name, clips, price, (known or {}).get(name, NONE)) for name in cards],
     )
 
 
@@ -156,19 +161,28 @@ def room_on(config: FitConfig, card: Card) -> float:
     return min(card.room, bytes_of(config.memory.budget)) if config.memory.budget else card.room
 
 
-def _on_card(config: FitConfig, step: Step, name: str, clips: int | None, price: float | None) -> OnCard:
+def seconds_on(one: OnCard, config: FitConfig, step: Step, rung: str) -> float:
+    """Of a step on a rung there."""
+    return one.known.ratio * step_seconds(config, step.memory, step.costs, rung, CARDS[one.card])
+
+
+def _on_card(
+    config: FitConfig, step: Step, name: str, clips: int | None, price: float | None, known: Experience
+) -> OnCard:
     card = CARDS[name]
     room = room_on(config, card)
     wanted = RUNGS if config.memory.rung == "auto" else (config.memory.rung,)
     rung = next((rung for rung in wanted if step.memory[rung].peak <= room), None)
+    unknown = OnCard(name, rung, known=known)
     if rung is None:
-        return OnCard(name, None)
-    each, with_all_kept = (step_seconds(config, step.memory, step.costs, name, card) for name in (rung, "none"))
+        return unknown
+    each, with_all_kept = (seconds_on(unknown, config, step, name) for name in (rung, "none"))
     spent = each * config.trainer.max_steps * config.trainer.accumulate
-    spent += (clips or 0) / config.data.batch_size * seconds(step.costs[ENCODING], card)
+    spent += (clips or 0) / config.data.batch_size * known.ratio * seconds(step.costs[ENCODING], card)
     spent += FORWARD * with_all_kept / config.data.batch_size * _forwards(config)
     hours = spent / 3600
-    return OnCard(name, rung, each, hours, None if price is None else hours * price * config.trainer.devices)
+    cost = None if price is None else hours * price * config.trainer.devices
+    return OnCard(name, rung, each, hours, cost, known)
 
 
 def _forwards(config: FitConfig) -> int:

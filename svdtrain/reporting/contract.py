@@ -27,6 +27,8 @@ class Plan(_Told):
     peak_bytes: Count
     step_seconds: Amount | None
     """Of one batch; null: for an unknown card."""
+    table_seconds: Amount | None = None
+    """The same before it was mended by earlier runs on such a card."""
 
 
 class Use(_Told):
@@ -55,6 +57,8 @@ class Speed(_Told):
     compile_seconds: Amount
     bytes_sent_per_step: Count
     base_bytes_sent_per_step: Count
+    energy_joules: Amount | None = None
+    """Of the first rank's card (or the CPU's packages), looks and samples included; null: nobody counts it."""
 
 
 class Verdict(_Told):

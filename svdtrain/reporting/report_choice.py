@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from svdtrain.reporting.page import Section, Table, Tile
-from svdtrain.reporting.told import at, estimate, listed, number, text
+from svdtrain.reporting.told import at, estimate, listed, number, table, text
 
 if TYPE_CHECKING:
     from svdtrain.reporting.run_files import RunFiles
 
+CLIP = "held-out clip"
 MOST = 60
 """Rows of a table."""
 
@@ -33,6 +34,22 @@ def tile(run: RunFiles) -> Tile | None:
     return Tile("Use", f"step {step:,.0f}", f"at strength {best}{halves}" if best else "no strength may be used")
 
 
+def motion_tile(run: RunFiles) -> Tile | None:
+    """Whether videos still move, at the chosen strength or as they were evaluated."""
+    swept = next((one for one in listed(run.choice, "sweep") if text(one, "says") == "chosen"), None)
+    to_base, to_clips = number(swept, "motion", "value"), number(swept, "motion_to_clips", "value")
+    lost = False
+    if to_base is None or to_clips is None:
+        arm = next(iter(table(run.evaluation, "verdicts")), "")
+        values = [number(run.evaluation, "metrics", "motion", "arms", name, "value") for name in (arm, "base", CLIP)]
+        if None in values or not (values[1] and values[2]):
+            return None
+        to_base, to_clips = (values[0] or 0) / values[1], (values[0] or 0) / values[2]
+        found = listed(run.evaluation, "verdicts", arm, "findings")
+        lost = any(text(one).startswith("motion is lost") for one in found)
+    return Tile("Motion", "lost" if lost else "kept", f"{to_base:.0%} of the base's, {to_clips:.0%} of the clips'")
+
+
 def of_choice(run: RunFiles) -> str:
     """Words of `generate`: what was chosen, or the run's adapter as it is."""
     name, best = run.folder.resolve().name, strength(at(run.choice, "strength"))
@@ -52,7 +69,7 @@ def section(run: RunFiles) -> Section | None:
     sweep = [
         (
             strength(at(one, "strength")),
-            *(estimate(at(one, name)) for name in ("held_out", "motion", "generic")),
+            *(estimate(at(one, name)) for name in ("held_out", "motion", "motion_to_clips", "generic")),
             "; ".join(map(text, listed(one, "against"))) or text(one, "says"),
         )
         for one in listed(run.choice, "sweep")[:MOST]
@@ -62,7 +79,14 @@ def section(run: RunFiles) -> Section | None:
     if len(steps) > 1:
         tables.append(Table(("step", "held-out loss / base's", ""), tuple(steps), frozenset({"step"})))
     if sweep:
-        columns = ("strength", "held-out loss / base's", "motion / base's", "generic loss / base's", "")
+        columns = (
+            "strength",
+            "held-out loss / base's",
+            "motion / base's",
+            "motion / clips'",
+            "generic loss / base's",
+            "",
+        )
         tables.append(Table(columns, tuple(sweep), frozenset({"strength"})))
     if not sentence and not tables:
         return None

@@ -75,6 +75,11 @@ def cost(run: RunFiles, price: float | None) -> Section | None:
         "Looks, samples, saves": "" if beside is None else f"{beside:.1%} of the whole time",
         "Waiting for data": "" if wait is None else f"{wait:.1%} of the time",
     }
+    if (joules := number(speed, "energy_joules")) is not None:
+        alike = f", {cards} times that of the first card" if cards > 1 else ""
+        rows["Energy"] = (
+            f"{joules * cards / 3.6e6:.3g} kWh by the processor's own counter, with looks and samples{alike}"
+        )
     if price is not None and whole is not None:
         rows[f"Cost at {price:g} an hour"] = f"{price * cards * whole / 3600:.2f}"
     went_on = f" {steps:,.0f} of {step:,.0f} steps were timed." if steps and step and steps < step else ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from svdtrain.reporting.charts import counted, tally
 from svdtrain.reporting.curves import Points, curves
 from svdtrain.reporting.page import Paragraph, Section, Table, Tile, Verdict
+from svdtrain.reporting.report_choice import CLIP
 from svdtrain.reporting.tables import duration
 from svdtrain.reporting.told import at, estimate, listed, number, table, text
 
@@ -42,7 +43,7 @@ UNKNOWN = (
     "With four held-out clips or more (validation.clips) the next run has one.",
 )
 UNFINISHED = ("mild", "The run is not finished.", "What there is so far is shown; the verdict comes with the end.")
-MEAN, BASE, CLIP = "val_ratio", "base", "held-out clip"
+MEAN, BASE = "val_ratio", "base"
 MEANS = {MEAN: "held out", "train_ratio": "training clips", "generic_ratio": "generic clips"}
 
 

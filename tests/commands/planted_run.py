@@ -27,7 +27,7 @@ RECORD: dict[str, Any] = {
     "use": {"pipeline": "SomePipeline", "image": True, "text": True},
     "step": 2000,
     "speed": {"steps": 1000, "training_seconds": 3600.0, "seconds_per_batch": 3.6, "share_waiting_for_data": 0.01}
-    | {"peak_bytes": 11 * 2**30},
+    | {"peak_bytes": 11 * 2**30, "energy_joules": 9e5},
     "validation_ratios": {"0": 1.0, "2000": 0.8},
     "verdict": {"kind": "improving", "sentence": "improving: held-out loss is 20% below the base's", "best_step": 2000},
     "dataset": {"train_clips": 96, "held_out_clips": 16, "train_sources": 40, "held_out_sources": 8, "shards": 2}
@@ -84,7 +84,8 @@ def plant_evaluation(folder: Path, kind: str = "over-fitting") -> Path:
                 "good": "as the clips",
                 "arms": {"held-out clip": estimate, "base": estimate, "adapter": estimate},
                 "against_base": {"adapter": {"change": estimate, "says": "worse"}},
-            }
+            },
+            "motion": {"arms": {"held-out clip": {"value": 8}, "base": {"value": 4}, "adapter": {"value": 2}}},
         },
         "absent": {"motion_response": "it wants motion_buckets"},
         "samples": [{"name": "0003-0", "clip": "clip-3", "seed": 0}],
@@ -115,7 +116,7 @@ def plant_choice(folder: Path) -> Path:
             {"strength": {"spatial": 1.5, "temporal": 1.5}, "held_out": estimate, "motion": None, "generic": None}
             | {"against": ["copies training frames: very near"], "says": ""},
             {"strength": strength, "held_out": estimate, "motion": estimate, "generic": None}
-            | {"against": [], "says": "chosen"},
+            | {"motion_to_clips": estimate | {"value": 1.5}, "against": [], "says": "chosen"},
         ],
     }
     (folder / "choice.json").write_text(json.dumps(told))

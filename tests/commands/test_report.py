@@ -86,6 +86,8 @@ def test_a_report_shows_what_the_run_holds(whole: bytes) -> None:
     assert "11.0 GiB (12.0 GiB foretold)" in page.text("cost")
     assert "NVIDIA H100" in page.text("cost")
     assert "Cost at 0.5 an hour\n2.00" in page.text("cost")  # two GPUs for the two hours that 2,000 steps take
+    assert "Energy\n0.5 kWh by the processor's own counter" in page.text("cost")
+    assert "2 times that of the first card" in page.text("cost")
     assert "generate adapter=run image=PICTURE prompt=TEXT" in page.text("use")
     assert "SomePipeline.from_pretrained" in page.text("use")
     assert "apache-2.0" in page.text("terms")
@@ -123,6 +125,7 @@ def test_an_evaluation_is_said_first(copied: Path, tmp_path: Path) -> None:
     page = ReadPage(out.read_bytes())
     assert "It learns its training clips by heart" in page.text("head")
     assert "Evaluated, adapter: 9% above.\nEvaluated, adapter: motion is lost" in page.text("head")
+    assert "Motion\nlost\n50% of the base's, 25% of the clips'" in page.text("head")
     assert "clips: it may have seen them" in page.text("head")
     assert "The least loss on held-out clips was at step 500." in page.text("head")
     assert "flicker\n0.75 (0.5 to 1)\n0.75 (0.5 to 1)\n0.75 (0.5 to 1) worse\n%\nas the clips\n8" in page.text(
@@ -136,12 +139,13 @@ def test_a_choice_is_shown(copied: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     assert main(["report", str(copied), f"out={out}"]) == 0
     page = ReadPage(out.read_bytes())
+    assert "Motion\nkept\n75% of the base's, 150% of the clips'" in page.text("head")
     assert "Use\nstep 1,500\nat strength 0.75/0.5 (spatial/temporal)" in page.text("head")
     for told in (
         "Use step 1,500 at strength 0.75/0.5: its loss is less.",
         "2,000\n0.75 (0.5 to 1)\nmotion is lost: 60% below",
         "1.5\n0.75 (0.5 to 1)\ncopies training frames: very near",
-        "0.75/0.5\n0.75 (0.5 to 1)\n0.75 (0.5 to 1)\nchosen",
+        "0.75/0.5\n0.75 (0.5 to 1)\n0.75 (0.5 to 1)\n1.5 (0.5 to 1)\nchosen",
     ):
         assert told in page.text("choice")
     assert "generate adapter=run/best strength=0.75/0.5 image=PICTURE" in page.text("use")

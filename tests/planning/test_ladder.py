@@ -136,7 +136,11 @@ def test_a_fit_trains_on_the_rung_and_keeps_the_settings_as_given(
     assert record.config()["memory"]["rung"] == "auto"
     said = capsys.readouterr().out
     assert "memory         feed_forward: predicted" in said
-    assert record.fields["plan"] == {"peak_bytes": peaks["feed_forward"].peak, "step_seconds": None}
+    assert record.fields["plan"] == {
+        "peak_bytes": peaks["feed_forward"].peak,
+        "step_seconds": None,
+        "table_seconds": None,
+    }
     assert record.fields["speed"]["peak_bytes"] is None, "a CPU keeps no record of it"
     each = record.fields["speed"]["seconds_per_batch"]
     assert f"predicted      {shown_size(peaks['feed_forward'].peak)}; {each:.2f} s a batch\n" in said

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from svdtrain.acceleration.compiling import CompileClock
 from svdtrain.data.loading import ClipLoader
+from svdtrain.foundation.energy import EnergyCounter
 from svdtrain.foundation.hardware import memory_in_use
 from svdtrain.reporting.tables import duration
 from svdtrain.training.adapter_norms import norms_of_halves
@@ -43,6 +44,8 @@ class StepProgress(Callback):
         self.training_seconds = 0.0
         self.began = self.wall = 0.0
         """When training began, with the first looks, and how long it took."""
+        self.joules: float | None = None
+        """That this rank's processor used meanwhile."""
         self.steps = 0
         self.clips = 0
         self.gathered = self._gathered_before = 0
@@ -53,9 +56,9 @@ class StepProgress(Callback):
         """Other callbacks may compile before the first step."""
         self.compile_clock.start()
 
-    def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """Start the bar where a resumed run stands."""
-        self.began = time.perf_counter()
+        self.began, self.energy = time.perf_counter(), EnergyCounter(module.device)
         columns = (TextColumn("fit"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
         self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
         self.task = self.bar.add_task("fit", total=trainer.max_steps, completed=trainer.global_step, said="")
@@ -151,6 +154,7 @@ class StepProgress(Callback):
             "share_beside_training": round(1 - total / max(total, self.wall), 4),
             "compile_seconds": round(self.compile_clock.seconds, 2),
             "bytes_sent_per_step": sent_per_step(reduced, ranks),
+            "energy_joules": None if self.joules is None else round(self.joules, 1),
             "base_bytes_sent_per_step": self.gathered // max(1, self.steps),
         }
 
@@ -166,7 +170,7 @@ class StepProgress(Callback):
 
     def on_train_end(self, *_: Any) -> None:  # noqa: ANN401
         """Leave the terminal as it was."""
-        self.wall = time.perf_counter() - self.began
+        self.wall, self.joules = time.perf_counter() - self.began, self.energy.joules()
         self.compile_clock.close()
         if self.bar:
             self.bar.stop()
