@@ -1,7 +1,7 @@
 # Python 3.11 to 3.13, git and make are all that this needs. `make` alone lists the targets.
 
 PYTHON ?= python3 python3.13 python3.12 python3.11
-JOBS ?= 2
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 8 ? 8 : n)))
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 PINS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -33,8 +33,8 @@ format: $(VENV)/.installed-dev ## mend what lint can mend
 types: $(VENV)/.installed-dev ## the type checker
 	$(RUN) pyright
 
-tests: $(VENV)/.installed-dev ## the tests alone, in JOBS=2 processes
-	OMP_NUM_THREADS=1 $(RUN) pytest -n $(JOBS)
+tests: $(VENV)/.installed-dev ## the tests alone, in JOBS processes: as many as there are cores, 2 to 8
+	OMP_NUM_THREADS=1 $(RUN) pytest -n $(JOBS) --dist worksteal
 
 audit: $(VENV)/.installed-dev ## known vulnerabilities of what is pinned, where the database can be reached
 	$(RUN) scripts.audit

@@ -5,17 +5,18 @@ Nothing heavy is imported before a command is called with a config that stands.
 
 from __future__ import annotations
 
+import atexit
 import errno
-import gc
 import json
 import os
 import signal
 import sys
 import textwrap
+import threading
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from svdtrain.config.command import Command
 from svdtrain.config.commands import COMMANDS
@@ -44,13 +45,24 @@ WIDTH = 120
 COMPLETION = ("-sc", "--shell-completion")
 
 
-def entry() -> None:
+def entry() -> NoReturn:
     """The console script: `svdtrain` is `python -m svdtrain`."""
     code = main(sys.argv[1:])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # all is said and done: the code stands
         signal.signal(number, signal.SIG_IGN)
-    gc.freeze()  # else the interpreter, on its way out, looks at every object that torch has: a second
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """As the interpreter does, and as multiprocessing's children do: it would take a second or two to take torch apart."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = 120  # Python's own for it
+    os._exit(code)
 
 
 def main(argv: list[str]) -> int:

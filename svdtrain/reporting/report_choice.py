@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from svdtrain.reporting.run_files import RunFiles
 
 CLIP = "held-out clip"
+RATIOS = (("held-out loss", "base's"), ("motion", "base's"), ("motion", "clips'"), ("generic loss", "base's"))
 MOST = 60
 """Rows of a table."""
 
@@ -79,15 +80,10 @@ def section(run: RunFiles) -> Section | None:
     if len(steps) > 1:
         tables.append(Table(("step", "held-out loss / base's", ""), tuple(steps), frozenset({"step"})))
     if sweep:
-        columns = (
-            "strength",
-            "held-out loss / base's",
-            "motion / base's",
-            "motion / clips'",
-            "generic loss / base's",
-            "",
-        )
-        tables.append(Table(columns, tuple(sweep), frozenset({"strength"})))
+        columns = ("strength", *(f"{what} / {whose}" for what, whose in RATIOS), "")
+        told = [place for place in range(len(columns)) if any(row[place] for row in sweep)]
+        rows = tuple(tuple(row[place] for place in told) for row in sweep)
+        tables.append(Table(tuple(columns[place] for place in told), rows, frozenset({"strength"})))
     if not sentence and not tables:
         return None
     return Section("choice", "Which step, which strength", sentence, tables=tuple(tables))
