@@ -18,8 +18,8 @@ KEPT, PAGE, REPORTS = RESULTS / "reports.json", RESULTS / "reports.md", RESULTS 
 RECIPES = ("style", "subject", "motion", "camera")
 COMMANDS = (
     "fit config={name}_lora run_dir=WORK/{name} trainer.keep_adapters=true",
-    "evaluate adapter=WORK/{name} inputs=8",
-    "choose WORK/{name} inputs=8 strengths=0.25,0.5,0.75,1,1.25",
+    "evaluate adapter=WORK/{name}",
+    "choose WORK/{name} strengths=0.5,0.75,1,1.25",
     "report WORK/{name} out={out}",
 )
 BEGIN, END = "<!-- said: scripts/recipe_reports.py -->\n", "<!-- end of said -->\n"

@@ -57,11 +57,12 @@ def _leave(code: int) -> NoReturn:
     """As the interpreter does, and as multiprocessing's children do: it would take a second or two to take torch apart."""
     threading._shutdown()
     atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        code = 120  # Python's own for it
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:  # None: closed before it began
+                stream.flush()
+        except OSError:
+            code = 120  # Python's own for it
     os._exit(code)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from scripts.recipe_reports import PAGE, RECIPES, REPORTS, kept, with_table
@@ -23,5 +25,6 @@ def test_a_report_says_it_too_and_loads_nothing(name: str) -> None:
     for said in (row["verdict"]["sentence"].partition(": ")[2], *row["verdict"]["findings"]):
         assert said in page.text("head")
     assert row["choice"] in page.text("choice")
-    assert "/work" not in written.decode()
-    assert "/tmp" not in written.decode()
+    without_media = re.sub(r"data:[^\"]*", "", written.decode())
+    assert "/work" not in without_media
+    assert "/tmp" not in without_media

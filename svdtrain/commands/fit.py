@@ -133,7 +133,7 @@ def _ended(console: Console, config: FitConfig, record: RunRecord, stopped: int)
     if not is_first_rank():
         return 0
     if config.trainer.report and not stopped:
-        write_page(console, record.run_dir)
+        write_page(console, record.run_dir, is_ours=True)
     if config.trainer.requeue and stopped == LostRank.exit_code:
         console.print(f"queued again: Slurm job {queue_again()}", highlight=False)
     return stopped
@@ -141,7 +141,7 @@ def _ended(console: Console, config: FitConfig, record: RunRecord, stopped: int)
 
 def _begun(record: RunRecord, data: ClipDataModule, first_step: int, known: dict[str, Any]) -> None:
     """Nothing is refused any more."""
-    record.update(state="running", **known)
+    record.update(state="running", speed=None, **known)
     record.events.add("resume" if first_step else "start", first_step)
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
 

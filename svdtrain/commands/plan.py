@@ -11,12 +11,12 @@ from rich.console import Console
 
 from svdtrain.families.build import build_weights
 from svdtrain.families.weights import pipeline_of
-from svdtrain.foundation.errors import SvdtrainError
+from svdtrain.foundation.errors import SvdtrainError, UsageError
 from svdtrain.foundation.files import packaged
 from svdtrain.foundation.out_of_memory import shown_size
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.planning.cards import CARDS, CONTEXT, MARGIN, card_of
-from svdtrain.planning.experience import by_runs, experience
+from svdtrain.planning.experience import RUNS, by_runs, experience
 from svdtrain.planning.ladder import with_rung
 from svdtrain.planning.plan import plan, room_on, seconds_on
 from svdtrain.planning.relief import MOST_MENDS, mends
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from svdtrain.config.planning import PlanConfig
     from svdtrain.data.datamodule import ClipDataModule
     from svdtrain.planning.cards import Card
+    from svdtrain.planning.experience import Experience
     from svdtrain.planning.plan import OnCard, Plan
 
 
@@ -38,7 +39,7 @@ def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
     config, published = _sized(_on_no_device(config, [CARDS[name] for name in chosen]))
     data, unknown = _data(config)
     clips = data.describe().train_clips if data else None
-    sizes, known = data.sizes if data else (), experience(Path(config.runs)) if config.runs else {}
+    sizes, known = data.sizes if data else (), _known(config)
     found = plan(config, build.build_module, chosen, sizes=sizes, clips=clips, price=config.price, known=known)
     least = _less(config, found, data) if not any(one.rung for one in found.cards) else []
     console = Console(highlight=False, soft_wrap=True)
@@ -51,6 +52,16 @@ def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
         console.print(f"clips unknown: {unknown}")
     for words in least:
         console.print(f"needs less     {words}")
+
+
+def _known(config: PlanConfig) -> dict[str, Experience]:
+    """Of earlier runs. Raises UsageError for a folder that is named and not there."""
+    if not config.runs:
+        return {}
+    runs = Path(config.runs).expanduser()
+    if runs != RUNS and not runs.is_dir():
+        raise UsageError(f"runs={config.runs}: no such folder", "a folder of runs NAME/TIME, or runs=null")
+    return experience(config.model.name, runs)
 
 
 def _on_no_device(config: PlanConfig, cards: list[Card]) -> PlanConfig:

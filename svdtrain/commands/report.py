@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,10 +68,11 @@ def run(config: ReportConfig, overrides: list[str]) -> None:  # noqa: ARG001
             raise UsageError(f"{folder}: damaged, {each.damage[0]}", "the page shows what could be read, and is marked")
 
 
-def write_page(console: Console, run_dir: Path) -> None:
-    """RUN/report.html at the end of a fit: whatever goes wrong is a warning, none of it is worth a run."""
+def write_page(console: Console, run_dir: Path, *, is_ours: bool = False) -> None:
+    """RUN/report.html: whatever goes wrong is a warning, none of it is worth a run. is_ours: no video is a stranger's."""
     try:
-        write_atomic(run_dir / PAGE, page_of(read_run(run_dir)))
+        with nullcontext() if is_ours else DecodeChild() as child:
+            write_atomic(run_dir / PAGE, page_of(read_run(run_dir), child=child))
     except Exception as error:  # of any kind
         log.warning("%s: not written: %s", run_dir / PAGE, shown(str(error), 120))
         return

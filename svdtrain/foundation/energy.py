@@ -13,36 +13,47 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class EnergyCounter:
-    """Of the card that trains, or of the CPU's packages. NVML: nvmlDeviceGetTotalEnergyConsumption, since Volta."""
+    """Of the card that trains, or of the CPU's packages. NVML: nvmlDeviceGetTotalEnergyConsumption, since Volta.
+
+    A CPU's counters start again after some minutes of hard work: `read` them more often than that.
+    """
 
     def __init__(self, device: torch.device, powercap: Path = POWERCAP) -> None:
-        self._packages = [] if device.type == "cuda" else sorted(powercap.glob("intel-rapl:[0-9]*"))
-        self._packages = [one for one in self._packages if one.name.count(":") == 1]  # others are parts of them
+        self._packages = [] if device.type == "cuda" else list(filter(_is_package, powercap.glob("intel-rapl:*")))
         self._nvml, self._card = _card(device) if device.type == "cuda" else (None, None)
-        self._before = self._read()
+        self._last = self._told()
+        self.joules: float | None = 0.0 if self._last else None
+        """Since this was made, as of the last `read`; None where nobody counts."""
 
-    def joules(self) -> float | None:
-        """Since this was made; None where nobody counts."""
-        now = self._read()
-        if not now or len(now) != len(self._before):
-            return None
-        return sum(
-            (end - start) % most if most else end - start
-            for (start, _), (end, most) in zip(self._before, now, strict=True)
-        )
+    def read(self) -> None:
+        """Add what was used since."""
+        now = self._told()
+        if self.joules is None or not now:
+            self.joules = None
+            return
+        for (before, _), (after, most) in zip(self._last, now, strict=True):
+            self.joules += (after - before) % most if most else after - before
+        self._last = now
 
-    def _read(self) -> list[tuple[float, float]]:
+    def _told(self) -> list[tuple[float, float]]:
         """Of each counter what it says, and where it starts again (0: it does not), in joules."""
         if self._nvml is not None:
-            told = ctypes.c_ulonglong()
-            failed = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._card, ctypes.byref(told))
-            return [] if failed else [(told.value / 1e3, 0.0)]
+            said = ctypes.c_ulonglong()
+            failed = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._card, ctypes.byref(said))
+            return [] if failed else [(said.value / 1e3, 0.0)]
         with suppress(OSError, ValueError):
             return [
                 (int((one / "energy_uj").read_text()) / 1e6, int((one / "max_energy_range_uj").read_text()) / 1e6)
                 for one in self._packages
             ]
         return []
+
+
+def _is_package(zone: Path) -> bool:
+    """Other zones are parts of one, or the whole machine."""
+    with suppress(OSError):
+        return (zone / "name").read_text().startswith("package")
+    return False
 
 
 def _card(device: torch.device) -> tuple[ctypes.CDLL, ctypes.c_void_p] | tuple[None, None]:

@@ -13,7 +13,7 @@ from svdtrain.reporting.told import at, number, text
 RUNS = Path("runs")
 """Where fit puts them."""
 FEWEST_STEPS, NEWEST, LOOKED_AT = 20, 20, 500
-"""Steps that a run must have timed; runs of a card that count; run folders that are read, the newest first."""
+"""Steps that a run must have made; runs of a card that count; run folders that are read, the newest first."""
 LARGEST = 10_000_000
 """Bytes of a run.json that is read."""
 
@@ -35,29 +35,28 @@ def by_runs(known: Experience) -> str:
     return f" (the table's times {known.ratio:.2f}, by {known.runs} run{'s' * (known.runs > 1)})" if known.runs else ""
 
 
-def experience(runs: Path = RUNS) -> dict[str, Experience]:
-    """By name of the card, of runs/NAME/TIME/run.json. What cannot be read, or tells no times, does not count."""
+def experience(model: str, runs: Path = RUNS) -> dict[str, Experience]:
+    """Of a model, by name of the card; from runs/NAME/TIME/run.json. What cannot be read, or tells no times, does not count."""
     files = sorted(runs.glob("*/*/run.json"), key=_changed, reverse=True)[:LOOKED_AT]
     ratios: dict[str, list[float]] = {}
     for file in files:
-        if found := _ratio(file):
+        if found := _ratio(file, model):
             ratios.setdefault(found[0], []).append(found[1])
     return {name: Experience(median(every[:NEWEST]), len(every[:NEWEST])) for name, every in ratios.items()}
 
 
-def _ratio(file: Path) -> tuple[str, float] | None:
+def _ratio(file: Path, model: str) -> tuple[str, float] | None:
     try:
         fields = json.loads(file.read_text()) if file.stat().st_size < LARGEST else None
     except (OSError, ValueError, RecursionError):
         return None
-    card, speed = card_named(text(fields, "hardware")), at(fields, "speed")
-    steps, each, waits = (number(speed, name) for name in ("steps", "seconds_per_batch", "share_waiting_for_data"))
-    table = number(fields, "plan", "table_seconds")
-    if not (card and table and each and table > 0 and each > 0) or steps is None or steps < FEWEST_STEPS:
+    card, speed, plan = card_named(text(fields, "hardware")), at(fields, "speed"), at(fields, "plan")
+    steps, took, table = number(speed, "steps"), number(speed, "settled_seconds"), number(plan, "table_seconds")
+    if not card or text(plan, "model") != model or number(speed, "compile_seconds"):
         return None
-    if number(speed, "compile_seconds"):
+    if not (took and table and took > 0 and table > 0) or (steps or 0) < FEWEST_STEPS:
         return None
-    return card, each * (1 - min(max(waits or 0.0, 0.0), 0.99)) / table
+    return card, took / table
 
 
 def _changed(file: Path) -> float:

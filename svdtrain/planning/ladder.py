@@ -40,14 +40,16 @@ class Rung:
     step_seconds: float | None = None
     """Predicted, where the card is in the table; mended by earlier runs on such a card."""
     table_seconds: float | None = None
-    """Not mended."""
+    """Not mended; None where clips are of several sizes, too: what they take is no measure of it."""
+    model: str = ""
+    """Whose it is."""
 
-    def as_record(self) -> dict[str, float | None] | None:
+    def as_record(self) -> dict[str, float | str | None] | None:
         """What run.json keeps of it."""
         if not self.predicted:
             return None
         times = {"step_seconds": self.step_seconds, "table_seconds": self.table_seconds}
-        return {"peak_bytes": self.predicted.peak, **times}
+        return {"peak_bytes": self.predicted.peak, "model": self.model, **times}
 
 
 def settle(config: FitConfig, adapt: Adapt, *, sizes: Sizes = ()) -> Rung | None:
@@ -74,10 +76,11 @@ def settle(config: FitConfig, adapt: Adapt, *, sizes: Sizes = ()) -> Rung | None
             above = [f"{rung} needs {shown_size(tried[rung].peak)}" for rung in list(tried)[-2:-1] if not chosen]
             reason = "; ".join([f"predicted {shown_size(predicted.peak)} of {words}", *above])
             table = step_seconds(config, tried, costs, name, CARDS[card]) if card else None
-            known = experience().get(card, NONE) if card else NONE
+            known = experience(config.model.name).get(card, NONE) if card else NONE
             spent = table and table * known.ratio
             time = f"; {spent:.2f} s a step{by_runs(known)}" if spent else ""
-            return Rung(name, f"memory         {name}: {reason}{time}", predicted, spent, table)
+            teaches = table if len(set(sizes)) < 2 else None
+            return Rung(name, f"memory         {name}: {reason}{time}", predicted, spent, teaches, config.model.name)
     least = min(tried, key=lambda name: tried[name].peak)
     at_least = with_rung(config, least)
     found = list(islice(mends(at_least, adapt, tried[least], sizes=sizes, encoded_ahead=ahead), MOST_MENDS))

@@ -105,8 +105,8 @@ def predict_rungs(
             if not encoded_ahead:
                 predicted = max(predicted, encoding, key=lambda moment: moment.peak)
             if config.memory.shard_base:
-                blocks, size = family.spec.repeated_blocks, DTYPES[precision].itemsize
-                elsewhere = bytes_elsewhere(family.denoiser, blocks, size, config.trainer.devices)
+                blocks, each = family.spec.repeated_blocks, DTYPES[precision].itemsize
+                elsewhere = bytes_elsewhere(family.denoiser, blocks, each, config.trainer.devices)
                 predicted = replace(predicted, weights=predicted.weights - elsewhere)
             yield rung, predicted
 

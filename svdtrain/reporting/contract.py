@@ -28,7 +28,9 @@ class Plan(_Told):
     step_seconds: Amount | None
     """Of one batch; null: for an unknown card."""
     table_seconds: Amount | None = None
-    """The same before it was mended by earlier runs on such a card."""
+    """The same before it was mended by earlier runs; null where clips are of several sizes, too."""
+    model: str = ""
+    """What it was foretold of."""
 
 
 class Use(_Told):
@@ -48,6 +50,8 @@ class Speed(_Told):
     peak_bytes: Count | None
     """Of tensors on a GPU, in the first steps; null on a CPU."""
     seconds_per_batch: Amount
+    settled_seconds: Amount | None = None
+    """Likewise, after the first five steps and without waiting for data; null: there were no more."""
     steps_per_second: Amount
     clips_per_second: Amount
     share_waiting_for_data: float

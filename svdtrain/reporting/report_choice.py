@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from svdtrain.reporting.run_files import RunFiles
 
 CLIP = "held-out clip"
+KEPT, FEWEST = 0.7, 4
+"""Of the base's motion or the clips', and videos below which nothing is said: as evaluation/verdict.py has them."""
 RATIOS = (("held-out loss", "base's"), ("motion", "base's"), ("motion", "clips'"), ("generic loss", "base's"))
 MOST = 60
 """Rows of a table."""
@@ -36,19 +38,29 @@ def tile(run: RunFiles) -> Tile | None:
 
 
 def motion_tile(run: RunFiles) -> Tile | None:
-    """Whether videos still move, at the chosen strength or as they were evaluated."""
+    """Whether videos still move, at the chosen strength or as they were evaluated; it is said where it is sure."""
     swept = next((one for one in listed(run.choice, "sweep") if text(one, "says") == "chosen"), None)
-    to_base, to_clips = number(swept, "motion", "value"), number(swept, "motion_to_clips", "value")
-    lost = False
-    if to_base is None or to_clips is None:
-        arm = next(iter(table(run.evaluation, "verdicts")), "")
-        values = [number(run.evaluation, "metrics", "motion", "arms", name, "value") for name in (arm, "base", CLIP)]
-        if None in values or not (values[1] and values[2]):
+    ratios = [number(swept, name, "value") for name in ("motion", "motion_to_clips")]
+    lows = [number(swept, name, "low") for name in ("motion", "motion_to_clips")]
+    n, lost, whose = number(swept, "motion", "n") or 0, False, ""
+    if None in ratios:
+        verdicts = table(run.evaluation, "verdicts")
+        arm = "adapter" if "adapter" in verdicts else next(iter(verdicts), "")
+        whose = "" if arm == "adapter" else f"{arm}: "
+        mine, base, clips = (_moves(run, name) for name in (arm, "base", CLIP))
+        if mine is None or not base or not clips:
             return None
-        to_base, to_clips = (values[0] or 0) / values[1], (values[0] or 0) / values[2]
-        found = listed(run.evaluation, "verdicts", arm, "findings")
-        lost = any(text(one).startswith("motion is lost") for one in found)
-    return Tile("Motion", "lost" if lost else "kept", f"{to_base:.0%} of the base's, {to_clips:.0%} of the clips'")
+        lows = ratios = [mine / base, mine / clips]
+        n = number(run.evaluation, "metrics", "motion", "arms", arm, "n") or 0
+        lost = any(text(one).startswith("motion is lost") for one in listed(verdicts[arm], "findings"))
+    kept = n >= FEWEST and any(low is not None and low > KEPT for low in lows)
+    to_base, to_clips = (ratio or 0.0 for ratio in ratios)
+    note = f"{whose}{to_base:.0%} of the base's, {to_clips:.0%} of the clips'"
+    return Tile("Motion", "lost" if lost else "kept" if kept else "not sure", note)
+
+
+def _moves(run: RunFiles, arm: str) -> float | None:
+    return number(run.evaluation, "metrics", "motion", "arms", arm, "value")
 
 
 def of_choice(run: RunFiles) -> str:

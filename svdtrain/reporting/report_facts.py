@@ -76,10 +76,12 @@ def cost(run: RunFiles, price: float | None) -> Section | None:
         "Waiting for data": "" if wait is None else f"{wait:.1%} of the time",
     }
     if (joules := number(speed, "energy_joules")) is not None:
-        alike = f", {cards} times that of the first card" if cards > 1 else ""
-        rows["Energy"] = (
-            f"{joules * cards / 3.6e6:.3g} kWh by the processor's own counter, with looks and samples{alike}"
-        )
+        on_cpu = text(fields, "hardware").startswith("CPU")
+        alike = int(number(trainer, "nodes") or 1) if on_cpu else cards
+        counted = f"the {'CPU' if on_cpu else 'card'}'s own counter, with looks and samples"
+        times = f", {alike} times that of the first" if alike > 1 else ""
+        of_all = step / steps if steps and step else 1.0
+        rows["Energy"] = f"{joules * alike * of_all / 3.6e6:.3g} kWh by {counted}{times}"
     if price is not None and whole is not None:
         rows[f"Cost at {price:g} an hour"] = f"{price * cards * whole / 3600:.2f}"
     went_on = f" {steps:,.0f} of {step:,.0f} steps were timed." if steps and step and steps < step else ""

@@ -28,7 +28,7 @@ _OVERRIDE_RIGHTS = 0b110
 
 
 def serve() -> None:
-    """Answer until nobody asks any more; returns in a fork, too, whose command has been run."""
+    """Answer until nobody asks any more. A fork ends with its command, as the command line's own entry ends."""
     with uncollected(stays=True):  # at the end of each fork, the search for cycles in all of torch took a second
         for module in IMPORTED:
             importlib.import_module(module)

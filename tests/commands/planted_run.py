@@ -85,7 +85,7 @@ def plant_evaluation(folder: Path, kind: str = "over-fitting") -> Path:
                 "arms": {"held-out clip": estimate, "base": estimate, "adapter": estimate},
                 "against_base": {"adapter": {"change": estimate, "says": "worse"}},
             },
-            "motion": {"arms": {"held-out clip": {"value": 8}, "base": {"value": 4}, "adapter": {"value": 2}}},
+            "motion": {"arms": {"held-out clip": {"value": 8}, "base": {"value": 4}, "adapter": {"value": 2, "n": 8}}},
         },
         "absent": {"motion_response": "it wants motion_buckets"},
         "samples": [{"name": "0003-0", "clip": "clip-3", "seed": 0}],
@@ -116,7 +116,7 @@ def plant_choice(folder: Path) -> Path:
             {"strength": {"spatial": 1.5, "temporal": 1.5}, "held_out": estimate, "motion": None, "generic": None}
             | {"against": ["copies training frames: very near"], "says": ""},
             {"strength": strength, "held_out": estimate, "motion": estimate, "generic": None}
-            | {"motion_to_clips": estimate | {"value": 1.5}, "against": [], "says": "chosen"},
+            | {"motion_to_clips": estimate | {"value": 1.5, "low": 1.2}, "against": [], "says": "chosen"},
         ],
     }
     (folder / "choice.json").write_text(json.dumps(told))

@@ -16,6 +16,7 @@ from svdtrain.data.shards import write_shard
 from svdtrain.evaluation.choosing import Decision, candidates, chosen, loses_motion, ranked
 from svdtrain.generation.video_files import encode_mp4
 from tests.evaluation.planted_results import Shown, found
+from tests.reporting.pages import ReadPage
 from tests.tiny_models import save_tiny_svd
 from tests.tiny_runs import GEOMETRY, fit_words, moving_square, save_picture, save_tiny_dataset
 
@@ -69,6 +70,7 @@ def test_a_choice_leaves_what_it_promises(run: Path, tmp_path: Path, capfd: pyte
     taken_over = "adapter: 4 losses" not in said
     assert taken_over, "the evaluation of it stands in RUN/evaluation"
 
+    assert choice["sentence"] in ReadPage((run / "report.html").read_bytes()).text("choice")
     assert (run / "best").readlink() == Path("adapters/step-000002")
     before = {path: path.stat().st_mtime_ns for path in run.glob("choice/**/*")}
     assert choose(run) == 0

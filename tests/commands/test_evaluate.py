@@ -73,6 +73,7 @@ def test_an_evaluation_leaves_what_it_promises(whole: Path) -> None:
 def test_losses_are_those_of_the_fits_own_validation(world: Path, tmp_path: Path) -> None:
     """The same clip, noise and levels: the ratio that the run's record tells."""
     record = json.loads((world / "run" / "run.json").read_text())
+    assert not (world / "run" / "report.html").exists(), "an evaluation elsewhere leaves the run alone"
     few = ["clips=1", "inputs=0", "training_clips=0", "sigmas=0.5,10"]
     assert evaluate(f"adapter={world / 'run'}", f"out={tmp_path}", *few) == 0
     ratio = told(tmp_path)["losses"]["held_out"]["arms"]["adapter"]["ratio"]["value"]

@@ -86,7 +86,7 @@ def test_a_report_shows_what_the_run_holds(whole: bytes) -> None:
     assert "11.0 GiB (12.0 GiB foretold)" in page.text("cost")
     assert "NVIDIA H100" in page.text("cost")
     assert "Cost at 0.5 an hour\n2.00" in page.text("cost")  # two GPUs for the two hours that 2,000 steps take
-    assert re.search("Energy\n0.5 kWh by the processor's .*, 2 times that of the first card", page.text("cost"))
+    assert re.search("Energy\n1 kWh by the card's own .*, 2 times that of the first", page.text("cost"))
     assert "generate adapter=run image=PICTURE prompt=TEXT" in page.text("use")
     assert "SomePipeline.from_pretrained" in page.text("use")
     assert "apache-2.0" in page.text("terms")
@@ -144,7 +144,7 @@ def test_a_choice_is_shown(copied: Path, tmp_path: Path) -> None:
         "Use step 1,500 at strength 0.75/0.5: its loss is less.",
         "2,000\n0.75 (0.5 to 1)\nmotion is lost: 60% below",
         "1.5\n0.75 (0.5 to 1)\ncopies training frames: very near",
-        "0.75/0.5\n0.75 (0.5 to 1)\n0.75 (0.5 to 1)\n1.5 (0.5 to 1)\nchosen",
+        "0.75/0.5\n0.75 (0.5 to 1)\n0.75 (0.5 to 1)\n1.5 (1.2 to 1)\nchosen",
     ):
         assert told in page.text("choice")
     assert "generate adapter=run/best strength=0.75/0.5 image=PICTURE" in page.text("use")

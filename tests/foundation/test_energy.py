@@ -15,29 +15,37 @@ CPU = torch.device("cpu")
 
 def count(folder: Path, package: str, microjoules: int | str, most: int = 1_000_000_000) -> None:
     (folder / package).mkdir(exist_ok=True)
+    name = {"intel-rapl:1": "psys"}.get(package, "package-0" if package.count(":") == 1 else "core")
+    (folder / package / "name").write_text(f"{name}\n")
     (folder / package / "energy_uj").write_text(f"{microjoules}\n")
     (folder / package / "max_energy_range_uj").write_text(f"{most}\n")
 
 
-def test_packages_are_added_and_may_start_again(tmp_path: Path) -> None:
-    for package, start in (("intel-rapl:0", 1_000_000), ("intel-rapl:1", 999_000_000), ("intel-rapl:0:0", 0)):
-        count(tmp_path, package, start)
+def test_packages_are_added_and_may_start_again_and_again(tmp_path: Path) -> None:
+    """psys holds the packages, core is a part of one."""
+    readings = {"intel-rapl:0": (1, 3.5, 2, 1), "intel-rapl:1": (5, 6, 7, 8), "intel-rapl:2": (9, 9, 9.5, 4)}
+    readings |= {"intel-rapl:0:0": (0, 1, 2, 3)}
+    for package, joules in readings.items():
+        count(tmp_path, package, round(joules[0] * 1e6), 10_000_000)
     counter = EnergyCounter(CPU, tmp_path)
-    for package, end in (("intel-rapl:0", 3_500_000), ("intel-rapl:1", 2_000_000), ("intel-rapl:0:0", 900_000)):
-        count(tmp_path, package, end)
-    assert counter.joules() == pytest.approx(2.5 + 3.0)
+    for time_ in (1, 2, 3):
+        for package, joules in readings.items():
+            count(tmp_path, package, round(joules[time_] * 1e6), 10_000_000)
+        counter.read()
+    assert counter.joules == pytest.approx((2.5 + 8.5 + 9) + (0 + 0.5 + 4.5))
 
 
 @pytest.mark.parametrize("after", ["nonsense", None])
 def test_without_a_counter_nothing_is_known(after: str | None, tmp_path: Path) -> None:
-    assert EnergyCounter(CPU, tmp_path / "nowhere").joules() is None
+    assert EnergyCounter(CPU, tmp_path / "nowhere").joules is None
     count(tmp_path, "intel-rapl:0", 5)
     counter = EnergyCounter(CPU, tmp_path)
     if after:
         count(tmp_path, "intel-rapl:0", after)
     else:
         (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
-    assert counter.joules() is None
+    counter.read()
+    assert counter.joules is None
 
 
 @pytest.mark.gpu
@@ -46,6 +54,6 @@ def test_a_card_counts_watts() -> None:
     matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     while time.monotonic() - start < 2:
         (matrix @ matrix).sum().item()
-    joules = counter.joules()
-    assert joules is not None
-    assert 20 < joules / (time.monotonic() - start) < 2000
+    counter.read()
+    assert counter.joules is not None
+    assert 20 < counter.joules / (time.monotonic() - start) < 2000

@@ -14,8 +14,8 @@ from svdtrain.planning.experience import LOOKED_AT, NEWEST, Experience, experien
 
 RUN: dict[str, Any] = {
     "hardware": "NVIDIA H200",
-    "plan": {"peak_bytes": 1, "step_seconds": 3.0, "table_seconds": 2.0},
-    "speed": {"steps": 100, "seconds_per_batch": 3.0, "share_waiting_for_data": 0.2, "compile_seconds": 0.0},
+    "plan": {"peak_bytes": 1, "model": "nano", "step_seconds": 3.0, "table_seconds": 2.0},
+    "speed": {"steps": 100, "seconds_per_batch": 9.0, "settled_seconds": 3.0, "compile_seconds": 0.0},
 }
 
 
@@ -27,12 +27,13 @@ def save(runs: Path, number: int, fields: object, name: str = "style") -> None:
 
 
 def took(seconds: float, **other: object) -> dict[str, Any]:
-    return RUN | other | {"speed": RUN["speed"] | {"seconds_per_batch": seconds, "share_waiting_for_data": 0.0}}
+    return RUN | other | {"speed": RUN["speed"] | {"settled_seconds": seconds}}
 
 
-def test_waiting_for_data_is_not_the_cards_doing(tmp_path: Path) -> None:
+def test_what_settled_steps_took_counts_for_that_model(tmp_path: Path) -> None:
     save(tmp_path, 0, RUN)
-    assert experience(tmp_path) == {"h200": Experience(3.0 * 0.8 / 2.0, 1)}
+    assert experience("nano", tmp_path) == {"h200": Experience(3.0 / 2.0, 1)}
+    assert experience("svd_xt", tmp_path) == {}
 
 
 def test_the_median_of_the_newest_counts_for_each_card(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_the_median_of_the_newest_counts_for_each_card(tmp_path: Path) -> None:
         save(tmp_path, number, took(2.0 * number), "other")
     save(tmp_path, 100, took(1.0, hardware="NVIDIA A100-SXM4-80GB"))
     middle = (NEWEST + 2 * NEWEST - 1) / 2
-    assert experience(tmp_path) == {"h200": Experience(middle, NEWEST), "a100": Experience(0.5, 1)}
+    assert experience("nano", tmp_path) == {"h200": Experience(middle, NEWEST), "a100": Experience(0.5, 1)}
 
 
 @pytest.mark.parametrize(
@@ -55,25 +56,26 @@ def test_the_median_of_the_newest_counts_for_each_card(tmp_path: Path) -> None:
         RUN | {"hardware": "CPU, 2 cores"},
         RUN | {"hardware": 7},
         RUN | {"plan": None},
-        RUN | {"plan": {"table_seconds": 0}},
-        RUN | {"plan": {"peak_bytes": 1, "step_seconds": 2.0}},
+        RUN | {"plan": RUN["plan"] | {"table_seconds": 0}},
+        RUN | {"plan": RUN["plan"] | {"table_seconds": None}},
+        RUN | {"plan": RUN["plan"] | {"model": "svd_xt"}},
         RUN | {"speed": RUN["speed"] | {"steps": 19}},
-        RUN | {"speed": RUN["speed"] | {"seconds_per_batch": "3"}},
-        RUN | {"speed": RUN["speed"] | {"seconds_per_batch": float("nan")}},
+        RUN | {"speed": RUN["speed"] | {"settled_seconds": "3"}},
+        RUN | {"speed": RUN["speed"] | {"settled_seconds": None}},
         RUN | {"speed": RUN["speed"] | {"compile_seconds": 4.0}},
     ],
 )
 def test_what_tells_no_times_does_not_count(fields: object, tmp_path: Path) -> None:
     save(tmp_path, 0, fields)
-    assert experience(tmp_path) == {}
+    assert experience("nano", tmp_path) == {}
 
 
 def test_only_so_many_are_read(tmp_path: Path) -> None:
     save(tmp_path, 0, RUN)
     for number in range(1, LOOKED_AT + 1):
         save(tmp_path, number, "{}")
-    assert experience(tmp_path) == {}
-    assert experience(tmp_path / "nowhere") == {}
+    assert experience("nano", tmp_path) == {}
+    assert experience("nano", tmp_path / "nowhere") == {}
 
 
 def test_a_plan_is_mended_by_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from svdtrain.training.checkpoint import checkpoints, step_of
 from tests.tiny_runs import fit_config
 
 STEPS = 6
-EXAMPLES = int(os.environ.get("SVDTRAIN_TEST_CUTS", "8"))
+EXAMPLES = int(os.environ.get("SVDTRAIN_TEST_CUTS", "4"))
 """More than CI's: SVDTRAIN_TEST_CUTS=200 pytest tests/training/test_cuts.py."""
 
 

@@ -44,12 +44,13 @@ class StepProgress(Callback):
         self.training_seconds = 0.0
         self.began = self.wall = 0.0
         """When training began, with the first looks, and how long it took."""
-        self.joules: float | None = None
-        """That this rank's processor used meanwhile."""
         self.steps = 0
         self.clips = 0
         self.gathered = self._gathered_before = 0
         """Bytes of the base that this rank has sent to others, in steps."""
+        self.energy: EnergyCounter | None = None
+        self._settled = 0.0
+        """Seconds that the first MEASURED steps took."""
         self.smooth_loss = 0.0
 
     def setup(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
@@ -92,6 +93,8 @@ class StepProgress(Callback):
             return
         self.steps += step - self.seen_step
         self.seen_step = step
+        if self.steps == MEASURED:
+            self._settled = self.training_seconds
         loss = module.last_loss
         self.smooth_loss = loss if self.steps == 1 else 0.95 * self.smooth_loss + 0.05 * loss
         speed = self.steps / self._seconds(trainer)
@@ -122,6 +125,8 @@ class StepProgress(Callback):
         losses = module.losses_by_level()
         if not trainer.is_global_zero:
             return
+        if self.energy:
+            self.energy.read()
         row = losses | {"steps_per_second": speed, "gradient_norm": module.gradient_norm}
         row |= {f"learning_rate_{g['name']}": float(g["lr"]) for g in trainer.optimizers[0].param_groups}
         row |= {"clips_per_second": self.clips / self._seconds(trainer)} | memory_in_use(module.device)
@@ -140,6 +145,7 @@ class StepProgress(Callback):
         inside = module.seconds["denoise"] + module.seconds["backward"]
         total, loader = self._seconds(module.trainer), self._loader(module.trainer)
         strategy, ranks = module.trainer.strategy, module.trainer.world_size
+        settled = (self.steps - MEASURED) * module.trainer.accumulate_grad_batches
         reduced = strategy.bytes_reduced // max(1, self.steps) if isinstance(strategy, FlatReduction) else 0
         return {
             "steps": self.steps,
@@ -147,6 +153,7 @@ class StepProgress(Callback):
             "first_batch_seconds": round(loader.first_seconds, 2),
             "peak_bytes": self.peak or None,
             "seconds_per_batch": round(total / max(1, self.steps * module.trainer.accumulate_grad_batches), 4),
+            "settled_seconds": round((self.training_seconds - self._settled) / settled, 4) if settled > 0 else None,
             "steps_per_second": round(self.steps / total, 3),
             "clips_per_second": round(self.clips / total, 3),
             "share_waiting_for_data": round(loader.waited_seconds / total, 4),
@@ -154,7 +161,7 @@ class StepProgress(Callback):
             "share_beside_training": round(1 - total / max(total, self.wall), 4),
             "compile_seconds": round(self.compile_clock.seconds, 2),
             "bytes_sent_per_step": sent_per_step(reduced, ranks),
-            "energy_joules": None if self.joules is None else round(self.joules, 1),
+            "energy_joules": round(joules, 1) if (joules := self.energy and self.energy.joules) else None,
             "base_bytes_sent_per_step": self.gathered // max(1, self.steps),
         }
 
@@ -170,7 +177,9 @@ class StepProgress(Callback):
 
     def on_train_end(self, *_: Any) -> None:  # noqa: ANN401
         """Leave the terminal as it was."""
-        self.wall, self.joules = time.perf_counter() - self.began, self.energy.joules()
+        self.wall = time.perf_counter() - self.began
+        if self.energy:
+            self.energy.read()
         self.compile_clock.close()
         if self.bar:
             self.bar.stop()
