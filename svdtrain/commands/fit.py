@@ -141,7 +141,7 @@ def _ended(console: Console, config: FitConfig, record: RunRecord, stopped: int)
 
 def _begun(record: RunRecord, data: ClipDataModule, first_step: int, known: dict[str, Any]) -> None:
     """Nothing is refused any more."""
-    record.update(state="running", speed=None, **known)
+    record.update(state="running", **known)
     record.events.add("resume" if first_step else "start", first_step)
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
 

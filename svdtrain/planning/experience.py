@@ -54,6 +54,8 @@ def _ratio(file: Path, model: str) -> tuple[str, float] | None:
     steps, took, table = number(speed, "steps"), number(speed, "settled_seconds"), number(plan, "table_seconds")
     if not card or text(plan, "model") != model or number(speed, "compile_seconds"):
         return None
+    if text(fields, "state") not in ("done", "stopped"):  # what went on and did not end has an older one's times
+        return None
     if not (took and table and took > 0 and table > 0) or (steps or 0) < FEWEST_STEPS:
         return None
     return card, took / table

@@ -13,6 +13,7 @@ from svdtrain.cli import main
 from svdtrain.planning.experience import LOOKED_AT, NEWEST, Experience, experience
 
 RUN: dict[str, Any] = {
+    "state": "done",
     "hardware": "NVIDIA H200",
     "plan": {"peak_bytes": 1, "model": "nano", "step_seconds": 3.0, "table_seconds": 2.0},
     "speed": {"steps": 100, "seconds_per_batch": 9.0, "settled_seconds": 3.0, "compile_seconds": 0.0},
@@ -55,6 +56,7 @@ def test_the_median_of_the_newest_counts_for_each_card(tmp_path: Path) -> None:
         {},
         RUN | {"hardware": "CPU, 2 cores"},
         RUN | {"hardware": 7},
+        RUN | {"state": "running"},
         RUN | {"plan": None},
         RUN | {"plan": RUN["plan"] | {"table_seconds": 0}},
         RUN | {"plan": RUN["plan"] | {"table_seconds": None}},
