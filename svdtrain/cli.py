@@ -55,7 +55,7 @@ def entry() -> NoReturn:
 
 def _leave(code: int) -> NoReturn:
     """As the interpreter does, and as multiprocessing's children do: it would take a second or two to take torch apart."""
-    threading._shutdown()
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -96,8 +96,10 @@ def candidates(found: Found, arms: Sequence[Arm]) -> list[Candidate]:
         ratio, motion = ratio_of(mine_NS, held_out[BASE]), tables.get("motion", {})
         against += [] if isfinite(ratio.value) else ["its loss is no number"]
         seen = len(motion.get(BASE, ()))
-        moves = [ratio_of(motion[name][:, None], motion[other][:, None]) if seen else None for other in (BASE, CLIP)]
-        told.append(Candidate(arm, mine_NS, ratio, forgets, *moves, tuple(against)))
+        moves, of_clips = (
+            ratio_of(motion[name][:, None], motion[other][:, None]) if seen else None for other in (BASE, CLIP)
+        )
+        told.append(Candidate(arm, mine_NS, ratio, forgets, moves, of_clips, tuple(against)))
     return told
 
 
