@@ -16,7 +16,7 @@ help: ## this list
 
 quickstart: $(VENV)/.installed ## set up, fine-tune the embedded model, choose step and strength, show it all
 	$(RUN) svdtrain fit config=style_lora trainer.keep_adapters=true
-	$(RUN) svdtrain choose "$$(ls -td runs/style_lora/*/ | head -n 1)" clips=8 steps=8 copies_of=48 strengths=0.5,0.75,1,1.25
+	$(RUN) svdtrain choose "$$(ls -td runs/style_lora/*/ | head -n 1)" clips=6 sigmas=0.5,5,50 steps=6 copies_of=24 strengths=0.75,1,1.25
 
 install: $(VENV)/.installed-dev ## set up for work on svdtrain itself
 
