@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scripts.marked import with_part
 from svdtrain.foundation.files import packaged
 
 ROOT = Path(__file__).parents[1]
@@ -71,8 +72,7 @@ def _measured(rows: dict[str, Any]) -> str:
 
 def with_table(text: str) -> str:
     """The text with its table made anew."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + table(json.loads(KEPT.read_text())) + END + rest.partition(END)[2]
+    return with_part(text, BEGIN, END, table(json.loads(KEPT.read_text())))
 
 
 if __name__ == "__main__":

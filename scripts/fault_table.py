@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from scripts.marked import with_part
 from svdtrain.selftest.faults.row import GROUPS
 
 ROOT = Path(__file__).parents[1]
@@ -49,10 +50,9 @@ def counts(rows: Rows) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_part(text: str, part: str) -> str:
+def with_faults(text: str, part: str) -> str:
     """The text with what stands between the marks made anew."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + part + END + rest.partition(END)[2]
+    return with_part(text, BEGIN, END, part)
 
 
 def _codes(row: dict[str, Any]) -> str:
@@ -81,5 +81,5 @@ if __name__ == "__main__":
         found = json.loads(Path(sys.argv[1]).read_text())
         plain = [{key: value for key, value in row.items() if key not in ("seconds", "said")} for row in found["rows"]]
         KEPT.write_text(json.dumps(found | {"rows": plain}, indent=1) + "\n")
-    FAULTS.write_text(with_part(FAULTS.read_text(), table(kept_rows())))
-    README.write_text(with_part(README.read_text(), counts(kept_rows())))
+    FAULTS.write_text(with_faults(FAULTS.read_text(), table(kept_rows())))
+    README.write_text(with_faults(README.read_text(), counts(kept_rows())))

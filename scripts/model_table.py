@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scripts.marked import with_part
 from svdtrain.config import compose, overrides
 from svdtrain.config.schema import FitConfig
 from svdtrain.families.registry import FAMILIES, spec_of
@@ -51,8 +52,7 @@ def table() -> str:
 
 def with_table(text: str) -> str:
     """The text with its table made anew."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + table() + END + rest.partition(END)[2]
+    return with_part(text, BEGIN, END, table())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from scripts.marked import with_part
 from scripts.planted_sets import GENERIC, save_set
 from svdtrain.cli import main
 
@@ -226,8 +227,7 @@ def with_parts(page: str, rows: dict[str, Any]) -> str:
     """The page with what stands between its marks made anew."""
     for name, part in tables(rows).items():
         begin, end = f"<!-- {name}: scripts/planted_runs.py -->\n", f"<!-- end of {name} -->\n"
-        before, _, rest = page.partition(begin)
-        page = f"{before}{begin}\n{part}\n\n{end}{rest.partition(end)[2]}"
+        page = with_part(page, begin, end, f"\n{part}\n\n")
     return page
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scripts.marked import with_part
 from svdtrain.cli import main
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -71,8 +72,7 @@ def table(rows: Rows) -> str:
 
 def with_table(page: str, rows: Rows) -> str:
     """The page with what stands between its marks made anew."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.partition(END)[2]}"
+    return with_part(page, BEGIN, END, f"\n{table(rows)}\n")
 
 
 if __name__ == "__main__":

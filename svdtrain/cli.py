@@ -224,6 +224,10 @@ def _explained(error: Exception) -> SvdtrainError | None:
     """What any place may meet: no more memory, or a name for no file."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return UsageError(f"{shown(str(error.filename))}: too long for the name of a file", "a shorter name or path")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return SystemFault(
+            f"{shown(str(error.filename or 'what was written'))}: no space left", "make room, or write elsewhere"
+        )
     if not is_out_of_memory(error):
         return None
     first = (str(error).strip().splitlines() or ["no more memory"])[0]
@@ -238,4 +242,5 @@ def _failed(message: str, hint: str, exit_code: int) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text)
+    if sys.stdout is not None:  # closed before it began
+        sys.stdout.write(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -150,3 +151,28 @@ def test_completion_knows_the_commands(
     monkeypatch.setattr("sys.argv", ["svdtrain", "-sc", "query=bash"])
     assert cli.main(["-sc", "query=bash"]) == 0
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("streams", "unbuffered", "code", "said"),
+    [
+        ("", "", 0, ""),
+        ("2>&-", "", 0, ""),
+        (">&-", "", 0, ""),
+        (">/dev/full", "", 120, ""),
+        (">/dev/full", "1", 5, "error: what was written: no space left\nhint: make room, or write elsewhere\n"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_no_fault_of_ours(
+    streams: str, unbuffered: str, code: int, said: str
+) -> None:
+    """120: as Python itself leaves, when the last of a buffer cannot be written."""
+    done = subprocess.run(
+        f"{sys.executable} -m svdtrain --version {streams}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, said)

@@ -190,12 +190,12 @@ def test_readmes_table_of_cards_is_what_was_foretold_and_measured() -> None:
 
 
 def test_the_tables_of_faults_are_what_the_selftest_found() -> None:
-    from scripts.fault_table import FAULTS, README, counts, kept_rows, table, with_part
+    from scripts.fault_table import FAULTS, README, counts, kept_rows, table, with_faults
     from svdtrain.selftest.faults.table import TABLE
 
     rows = kept_rows()
     assert [(row["number"], row["name"]) for row in rows] == [(fault.number, fault.name) for fault in TABLE]
-    assert FAULTS.read_text() == with_part(FAULTS.read_text(), table(rows)), (
+    assert FAULTS.read_text() == with_faults(FAULTS.read_text(), table(rows)), (
         "PYTHONPATH=. python scripts/fault_table.py"
     )
-    assert README.read_text() == with_part(README.read_text(), counts(rows))
+    assert README.read_text() == with_faults(README.read_text(), counts(rows))

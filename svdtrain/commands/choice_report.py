@@ -100,15 +100,8 @@ def tell(console: Console, folder: Path, decision: Decision, told: dict[str, Any
         row = [str(one.strength), *(with_ends(said[name]) for name in ("held_out", "motion", "motion_to_clips"))]
         row += [with_ends(said["generic"])] if generic else []
         rows.append([*row, "; ".join(one.against) or said["says"]])
-    header = [
-        "strength",
-        "held-out loss / base's",
-        "motion / base's",
-        "/ clips'",
-        *["generic loss / base's"] * generic,
-        "",
-    ]
-    console.print(text_table(header, rows))
+    ratios = ["held-out loss / base's", "motion / base's", "/ clips'", *["generic loss / base's"] * generic]
+    console.print(text_table(["strength", *ratios, ""], rows))
     console.print(told["sentence"])
     console.print(str(folder / JSON))
     if best := decision.choice.best:

@@ -145,7 +145,7 @@ def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, 
     )
     for one in found.cards:
         if one.known.runs:
-            console.print(f"{one.card}: {by_runs(one.known).strip(' ()')} under {config.runs}/")
+            console.print(f"{one.card}: {by_runs(one.known)} under {config.runs}/")
 
 
 def _row(one: OnCard, *, priced: bool) -> list[str]:

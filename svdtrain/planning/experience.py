@@ -31,8 +31,8 @@ NONE = Experience()
 
 
 def by_runs(known: Experience) -> str:
-    """Words behind a time; empty where the table stands alone."""
-    return f" (the table's times {known.ratio:.2f}, by {known.runs} run{'s' * (known.runs > 1)})" if known.runs else ""
+    """Words for it."""
+    return f"the table's times {known.ratio:.2f}, by {known.runs} run{'s' * (known.runs > 1)}"
 
 
 def experience(model: str, runs: Path = RUNS) -> dict[str, Experience]:

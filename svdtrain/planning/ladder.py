@@ -78,7 +78,8 @@ def settle(config: FitConfig, adapt: Adapt, *, sizes: Sizes = ()) -> Rung | None
             table = step_seconds(config, tried, costs, name, CARDS[card]) if card else None
             known = experience(config.model.name).get(card, NONE) if card else NONE
             spent = table and table * known.ratio
-            time = f"; {spent:.2f} s a step{by_runs(known)}" if spent else ""
+            mended = f" ({by_runs(known)})" if known.runs else ""
+            time = f"; {spent:.2f} s a step{mended}" if spent else ""
             teaches = table if len(set(sizes)) < 2 else None
             return Rung(name, f"memory         {name}: {reason}{time}", predicted, spent, teaches, config.model.name)
     least = min(tried, key=lambda name: tried[name].peak)

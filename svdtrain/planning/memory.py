@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.library import _scoped_library
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from svdtrain.acceleration.flat import FlatParameters
-from svdtrain.planning.remembered import DEVICE, UNKNOWN, RememberedOperations
+from svdtrain.planning.remembered import DEVICE, UNKNOWN, RememberedOperations, UncompiledMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -52,7 +52,7 @@ class MemoryPrediction:
         return sum(asdict(self).values())
 
 
-class LiveStorages(TorchDispatchMode):
+class LiveStorages(UncompiledMode):
     """Counts the bytes of every storage that operations make, until it is freed; real tensors and fake ones alike."""
 
     def __init__(self, costs: Costs | None = None) -> None:
@@ -65,10 +65,6 @@ class LiveStorages(TorchDispatchMode):
         """Address of a living storage -> its kind."""
         self._below: RememberedOperations | None = None
         """Asked first, which saves torch's way down to it."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and the guard against it is as slow as all else
 
     def __enter__(self) -> Self:
         """Count from now on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
@@ -173,16 +173,16 @@ def _on_card(
     room = room_on(config, card)
     wanted = RUNGS if config.memory.rung == "auto" else (config.memory.rung,)
     rung = next((rung for rung in wanted if step.memory[rung].peak <= room), None)
-    unknown = OnCard(name, rung, known=known)
+    there = OnCard(name, rung, known=known)
     if rung is None:
-        return unknown
-    each, with_all_kept = (seconds_on(unknown, config, step, name) for name in (rung, "none"))
+        return there
+    each, with_all_kept = (seconds_on(there, config, step, name) for name in (rung, "none"))
     spent = each * config.trainer.max_steps * config.trainer.accumulate
     spent += (clips or 0) / config.data.batch_size * known.ratio * seconds(step.costs[ENCODING], card)
     spent += FORWARD * with_all_kept / config.data.batch_size * _forwards(config)
     hours = spent / 3600
     cost = None if price is None else hours * price * config.trainer.devices
-    return OnCard(name, rung, each, hours, cost, known)
+    return replace(there, step_seconds=each, hours=hours, cost=cost)
 
 
 def _forwards(config: FitConfig) -> int:

@@ -35,16 +35,20 @@ Kind = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Size, strides, dtype."""
 
 
-class RememberedOperations(TorchDispatchMode):
+class UncompiledMode(TorchDispatchMode):
+    """Without torch's guard against its compiler, which takes as long as all else: nothing is compiled here."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class RememberedOperations(UncompiledMode):
     """Over a FakeTensorMode: answers what is known, and asks it for all else."""
 
     def __init__(self) -> None:
         super().__init__()
         self._answers: dict[Any, Any] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and the guard against it is as slow as all else
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """The operation's result."""

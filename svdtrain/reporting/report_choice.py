@@ -38,7 +38,7 @@ def tile(run: RunFiles) -> Tile | None:
 
 
 def motion_tile(run: RunFiles) -> Tile | None:
-    """Whether videos still move, at the chosen strength or as they were evaluated; it is said where it is sure."""
+    """Whether videos still move: at the chosen strength, by intervals, or as they were evaluated, by means."""
     swept = next((one for one in listed(run.choice, "sweep") if text(one, "says") == "chosen"), None)
     ratios = [number(swept, name, "value") for name in ("motion", "motion_to_clips")]
     lows = [number(swept, name, "low") for name in ("motion", "motion_to_clips")]
@@ -52,7 +52,7 @@ def motion_tile(run: RunFiles) -> Tile | None:
             return None
         lows = ratios = [mine / base, mine / clips]
         n = number(run.evaluation, "metrics", "motion", "arms", arm, "n") or 0
-        lost = any(text(one).startswith("motion is lost") for one in listed(verdicts[arm], "findings"))
+        lost = any(text(one).startswith("motion is lost") for one in listed(verdicts.get(arm), "findings"))
     kept = n >= FEWEST and any(low is not None and low > KEPT for low in lows)
     to_base, to_clips = (ratio or 0.0 for ratio in ratios)
     note = f"{whose}{to_base:.0%} of the base's, {to_clips:.0%} of the clips'"

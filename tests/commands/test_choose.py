@@ -34,6 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["fit", *fit_words(root / "model", root / "data", *kept, *taught, f"run_dir={root / 'run'}")]) == 0
     few = ["clips=4", "inputs=0", "training_clips=0", "sigmas=2", "copies_of=2", "device=cpu"]
     assert main(["evaluate", f"adapter={root / 'run'}", *few]) == 0
+    assert "Evaluated, adapter: " in ReadPage((root / "run" / "report.html").read_bytes()).text("head")
     return root
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from svdtrain.evaluation.verdict import LossHistory, findings, judged
+from svdtrain.evaluation.verdict import FEWEST, MOTION_KEPT, LossHistory, findings, judged
+from svdtrain.evaluation.work import CLIP
+from svdtrain.reporting import report_choice
 
 Ratios = tuple[float, ...]
 
@@ -111,3 +113,8 @@ def test_videos_show_lost_motion_and_copies(
     assert len(said) == len(words)
     assert [word for word, line in zip(words, said, strict=True) if word not in line] == []
     assert findings({}, "adapter", base="base", clips="clips") == []
+
+
+def test_a_report_says_of_motion_what_a_verdict_would() -> None:
+    """It stands on a lower layer, and cannot ask for them."""
+    assert (report_choice.KEPT, report_choice.FEWEST, report_choice.CLIP) == (MOTION_KEPT, FEWEST, CLIP)

@@ -92,5 +92,7 @@ def test_a_plan_is_mended_by_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for name in ("step_seconds", "hours", "cost"):
         assert mended["h200"][name] == pytest.approx(2 * alone["h200"][name])
     assert mended["h200"]["known"] == {"ratio": 2.0, "runs": 1}
+    assert main(["plan", "config=style_lora", "model=nano", "runs=/nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("error: runs=/nowhere: no such folder\nhint: ")
     assert main(["plan", "config=style_lora", "model=nano", "card=h200", f"runs={tmp_path}/runs"]) == 0
     assert f"h200: the table's times 2.00, by 1 run under {tmp_path}/runs/" in capsys.readouterr().out
