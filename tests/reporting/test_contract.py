@@ -18,8 +18,8 @@ from tests.tiny_models import save_tiny_svd
 from tests.tiny_runs import fit_config, save_tiny_dataset
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "run-folder.md"
-WORDS = ["trainer.max_steps=3", "trainer.keep_adapters=true", "trainer.report=true", "optimizer.ema_decay=0.5"]
-LOOKS = ["validation.every=1", "validation.sample_inputs=1", "validation.sample_every=2", "data.batch_size=1"]
+WORDS = ["trainer.max_steps=7", "trainer.keep_adapters=true", "trainer.report=true", "optimizer.ema_decay=0.5"]
+LOOKS = ["validation.every=3", "validation.sample_inputs=1", "validation.sample_every=4", "data.batch_size=1"]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def test_run_json_is_told_whole(run: Path) -> None:
     told = json.loads((run / "run.json").read_text())
     RunJson.model_validate(told)
     assert told.keys() == RunJson.model_fields.keys() - {"tracker_run"}
+    assert 0 < 2 * told["speed"]["settled_seconds"] < told["speed"]["training_seconds"], "two of seven steps"
     with pytest.raises(ValueError, match="more"):
         RunJson.model_validate(told | {"more": 1})
 
