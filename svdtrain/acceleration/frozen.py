@@ -6,6 +6,7 @@ of GEGLU it keeps what is one pointwise pass away from what it keeps anyway. Non
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,7 @@ def _normed(
     input_NC: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     count, channels = input_NC.shape[:2]
-    pixels = input_NC[0, 0].numel()
+    pixels = math.prod(input_NC.shape[2:])
     normed, mean, deviation = torch.native_group_norm(input_NC, weight, bias, count, channels, pixels, groups, eps)
     return functional.silu(normed, inplace=True) if silu else normed, mean, deviation
 
@@ -151,7 +152,7 @@ def _norm_gradient(
         gradient = torch.ops.aten.silu_backward(gradient, normed)
         del normed
     count, channels = input_NC.shape[:2]
-    pixels = input_NC[0, 0].numel()
+    pixels = math.prod(input_NC.shape[2:])
     statistics = mean.to(weight.dtype), deviation.to(weight.dtype)
     answer, _, _ = torch.ops.aten.native_group_norm_backward(
         gradient.contiguous(), input_NC, *statistics, weight, count, channels, pixels, groups, (True, False, False)
@@ -161,12 +162,19 @@ def _norm_gradient(
 
 def _product(both: Tensor) -> Tensor:
     value, gate = both.chunk(2, dim=-1)
-    return value * functional.gelu(gate)
+    return functional.gelu(gate).mul_(value)
 
 
 def _product_gradient(both: Tensor, gradient: Tensor) -> Tensor:
     value, gate = both.chunk(2, dim=-1)
-    return torch.cat([gradient * functional.gelu(gate), torch.ops.aten.gelu_backward(gradient * value, gate)], dim=-1)
+    if torch.compiler.is_compiling():  # which joins them without a copy, and takes no `out` that is a part
+        of_gate = torch.ops.aten.gelu_backward(gradient * value, gate)
+        return torch.cat([gradient * functional.gelu(gate), of_gate], dim=-1)
+    answer = torch.empty_like(both)
+    of_value, of_gate = answer.chunk(2, dim=-1)
+    torch.mul(gradient, functional.gelu(gate), out=of_value)
+    torch.ops.aten.gelu_backward.grad_input(gradient * value, gate, grad_input=of_gate)
+    return answer
 
 
 def _blended(one: Tensor, other: Tensor, share: Tensor) -> Tensor:

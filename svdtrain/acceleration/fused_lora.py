@@ -2,12 +2,14 @@
 
 peft computes the low-rank part in fp32 beside a bf16 base, with a copy of the input in each precision. Here A and B are
 cast once for each forward pass of the network (all at once, where they share a storage), products accumulate into the
-base's output, and gradients arrive in the masters' fp32.
+base's output, and what is learnt into the masters' fp32 gradients, where they are. Layers of one input can go together: the
+input's gradient is then one sum, made in place.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,36 +19,79 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from svdtrain.acceleration.patches import Patches
 
 Context = Any
 
 
-class LoRALinear(torch.autograd.Function):
-    """N rows of D features to N rows of O; the base is frozen."""
+class LoRALinears(torch.autograd.Function):
+    """N rows of D features to N rows of O, by each of several layers; their bases are frozen."""
 
     @staticmethod
-    def forward(
-        ctx: Context, input_ND: Tensor, weight_OD: Tensor, bias_O: Tensor | None, down_RD: Tensor, up_OR: Tensor,
-        master_down_RD: Tensor, master_up_OR: Tensor, scale: float,  # noqa: ARG004
-    ) -> Tensor:  # fmt: skip
-        """down and up: the masters in the input's precision."""
-        inner_NR = input_ND @ down_RD.T
-        ctx.save_for_backward(input_ND, inner_NR, weight_OD, down_RD, up_OR)
-        ctx.scale, ctx.dtype = scale, master_down_RD.dtype
-        return functional.linear(input_ND, weight_OD, bias_O).addmm_(inner_NR, up_OR.T, alpha=scale)
+    def forward(ctx: Context, input_ND: Tensor, scales: Sequence[float], *parts: Tensor | None) -> tuple[Tensor, ...]:
+        """parts: of each layer weight [O, D], bias [O]; A [R, D] and B [O, R] in the input's precision; their masters.
+
+        The last four are None where a layer has no LoRA.
+        """
+        kept: list[Tensor | None] = [input_ND]
+        answers: list[Tensor] = []
+        for scale, (weight_OD, bias_O, down_RD, up_OR, *_) in zip(scales, _by_layer(parts, 6), strict=True):
+            assert weight_OD is not None
+            answer_NO, inner_NR = functional.linear(input_ND, weight_OD, bias_O), None
+            if down_RD is not None and up_OR is not None:
+                inner_NR = input_ND @ down_RD.T
+                answer_NO.addmm_(inner_NR, up_OR.T, alpha=scale)
+            answers.append(answer_NO)
+            kept += [weight_OD, down_RD, up_OR, inner_NR]
+        ctx.save_for_backward(*kept)
+        ctx.scales = scales
+        ctx.masters = [(None, None) if torch.compiler.is_compiling() else part[4:] for part in _by_layer(parts, 6)]
+        ctx.dtypes = [part[4].dtype if part[4] is not None else None for part in _by_layer(parts, 6)]
+        return tuple(answers)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Context, gradient_NO: Tensor) -> tuple[Tensor | None, ...]:
-        """Of the input where it is wanted, and of the masters."""
-        input_ND, inner_NR, weight_OD, down_RD, up_OR = ctx.saved_tensors
-        inner_gradient_NR = (gradient_NO @ up_OR).mul_(ctx.scale)
-        wanted, *_ = ctx.needs_input_grad
-        before_ND = (gradient_NO @ weight_OD).addmm_(inner_gradient_NR, down_RD) if wanted else None
-        down_gradient_RD = (inner_gradient_NR.T @ input_ND).to(ctx.dtype)
-        up_gradient_OR = (gradient_NO.T @ inner_NR).mul_(ctx.scale).to(ctx.dtype)
-        return before_ND, None, None, None, None, down_gradient_RD, up_gradient_OR, None
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Any, ...]:
+        """Of the input where it is wanted, summed in place; of the masters, into the gradients that they have."""
+        input_ND, *kept = ctx.saved_tensors
+        wanted, _, *wanted_parts = ctx.needs_input_grad
+        before_ND: Tensor | None = None
+        answers: list[Tensor | None] = []
+        layers = zip(gradients, ctx.scales, _by_layer(kept, 4), ctx.masters, ctx.dtypes, strict=True)
+        for gradient_NO, scale, (weight_OD, down_RD, up_OR, inner_NR), masters, dtype in layers:
+            if wanted:
+                before_ND = gradient_NO @ weight_OD if before_ND is None else before_ND.addmm_(gradient_NO, weight_OD)
+            learnt: list[Tensor | None] = [None, None]
+            if down_RD is not None:
+                inner_gradient_NR = gradient_NO @ up_OR
+                if before_ND is not None:
+                    before_ND.addmm_(inner_gradient_NR, down_RD, alpha=scale)
+                pairs = (inner_gradient_NR.T, input_ND), (gradient_NO.T, inner_NR)
+                learnt = [
+                    _learnt(master, *pair, scale, dtype) if wants else None
+                    for master, pair, wants in zip(masters, pairs, wanted_parts[len(answers) + 4 :], strict=False)
+                ]
+            answers += [None, None, None, None, *learnt]
+        return before_ND, None, *answers
+
+
+def _learnt(master: Any, one: Tensor, other: Tensor, scale: float, dtype: torch.dtype) -> Tensor | None:  # noqa: ANN401
+    """scale * one @ other as a master's gradient: added where it has one, unless somebody is to see it first."""
+    watched = master is None or master._backward_hooks or master._post_accumulate_grad_hooks
+    there: Tensor | None = getattr(master, "grad", None)
+    if watched or there is None:
+        return (one @ other).mul_(scale).to(dtype)
+    if one.dtype == there.dtype:
+        there.addmm_(one, other, alpha=scale)
+    else:
+        there.add_(one @ other, alpha=scale)
+    return None
+
+
+def _by_layer(values: Sequence[Any], each: int) -> list[Sequence[Any]]:
+    return [values[first : first + each] for first in range(0, len(values), each)]
 
 
 def fused_lora(denoiser: nn.Module, patches: Patches) -> str:
@@ -74,16 +119,51 @@ def _is_plain(layer: Any) -> bool:  # noqa: ANN401
 
 
 def _adapted(layer: Any, copies: Copies, usual: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    found = None if args or kwargs else _parts_of(layer, copies)
+    return usual(hidden, *args, **kwargs) if found is None else _applied([found], hidden)[0]
+
+
+def together(layers: Sequence[nn.Module], hidden: Tensor) -> Sequence[Tensor]:
+    """What each of these linear layers makes of one input: as one operation where nothing but LoRAs of here is on them."""
+    if torch.is_autocast_enabled(hidden.device.type):
+        return [layer(hidden) for layer in layers]
+    found = [_known(layer) for layer in layers]
+    return [layer(hidden) for layer in layers] if None in found else _applied(found, hidden)  # type: ignore[arg-type]
+
+
+Parts = tuple[float, tuple["Tensor | None", ...]]
+"""A layer's scale, and what LoRALinears takes of it."""
+
+
+def _applied(found: Sequence[Parts], hidden: Tensor) -> Sequence[Tensor]:
+    """[..., D] to [..., O]."""
+    scales, parts = zip(*found, strict=True)
+    weight: Any = parts[0][0]
+    input_ND = hidden.reshape(-1, hidden.shape[-1]).to(weight.dtype)
+    answers: Any = LoRALinears.apply(input_ND, scales, *chain(*parts))
+    return [answer_NO.unflatten(0, hidden.shape[:-1]) for answer_NO in answers]
+
+
+def _parts_of(layer: Any, copies: Copies) -> Parts | None:  # noqa: ANN401
+    """None where the layer as it is now goes by peft's path."""
     active = [name for name in layer.active_adapters if name in layer.lora_A]
-    if len(active) != 1 or layer.disable_adapters or layer.merged or args or kwargs:
-        return usual(hidden, *args, **kwargs)
-    down, up = layer.lora_A[active[0]].weight, layer.lora_B[active[0]].weight
-    base = layer.get_base_layer()
-    input_ND = hidden.reshape(-1, hidden.shape[-1]).to(base.weight.dtype)
-    casts = copies.of(down, input_ND.dtype), copies.of(up, input_ND.dtype)
-    scale = layer.scaling[active[0]]
-    answer_NO = LoRALinear.apply(input_ND, base.weight, base.bias, *casts, down, up, scale)
-    return answer_NO.unflatten(0, hidden.shape[:-1])  # type: ignore[union-attr]
+    if len(active) != 1 or layer.disable_adapters or layer.merged:
+        return None
+    base, down, up = layer.get_base_layer(), layer.lora_A[active[0]].weight, layer.lora_B[active[0]].weight
+    casts = (copies.of(master, base.weight.dtype) for master in (down, up))
+    return layer.scaling[active[0]], (base.weight, base.bias, *casts, down, up)
+
+
+def _known(layer: nn.Module) -> Parts | None:
+    """Likewise of any layer; None for one with hooks, or whose forward pass is somebody's."""
+    forward = vars(layer).get("forward")
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return None
+    if isinstance(forward, partial) and forward.func is _adapted:
+        return _parts_of(*forward.args[:2])
+    if forward is None and type(layer) is nn.Linear and not any(p.requires_grad for p in layer.parameters()):
+        return 1.0, (layer.weight, layer.bias, None, None, None, None)
+    return None
 
 
 class Copies:

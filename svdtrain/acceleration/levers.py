@@ -12,6 +12,7 @@ from svdtrain.acceleration.fused_lora import fused_lora
 from svdtrain.acceleration.fused_pointwise import fused_pointwise
 from svdtrain.acceleration.one_token import one_token_attention
 from svdtrain.acceleration.patches import Patches
+from svdtrain.acceleration.self_attention import self_attention
 from svdtrain.acceleration.temporal_convolution import conv3d_as_conv2d
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ LEVERS: Mapping[str, Lever] = {
     "fused_pointwise": fused_pointwise,
     "conv3d_as_conv2d": conv3d_as_conv2d,
     "fused_lora": fused_lora,
+    "self_attention": self_attention,
     "attention_in_parts": attention_in_parts,
     "one_token_attention": one_token_attention,
 }

@@ -14,6 +14,8 @@ from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTrans
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import nn
 
+from svdtrain.acceleration.self_attention import rescaled
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -61,7 +63,7 @@ def _attend(
         context_N1D = context_N1D[:1]
     project, drop = cast("nn.ModuleList", attention.to_out)
     answer_N1D = drop(project(cast("nn.Linear", attention.to_v)(context_N1D)))
-    return (answer_N1D / attention.rescale_output_factor).expand(hidden_NLD.shape[0], hidden_NLD.shape[1], -1)
+    return rescaled(attention, answer_N1D).expand(hidden_NLD.shape[0], hidden_NLD.shape[1], -1)
 
 
 def _one_token(attention: Attention, context_NLD: Tensor) -> bool:

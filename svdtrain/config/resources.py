@@ -35,6 +35,8 @@ class SpeedConfig(Strict):
     """On a GPU, norms, GEGLUs and blends of large tensors by kernels that torch.compile writes at the first step."""
     fused_lora: bool = True
     """A LoRA and its linear layer as one operation, in the base's precision with fp32 masters: no autocast. Exact."""
+    self_attention: bool = True
+    """Queries, keys and values of self-attention as one operation, whose input's gradient is one sum. Exact."""
     conv3d_as_conv2d: bool = True
     """On a CPU, convolutions over frames alone by 2-D kernels. Exact."""
     attention_in_parts: bool = True

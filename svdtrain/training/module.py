@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+    from torch.utils.hooks import RemovableHandle
 
     from svdtrain.families.protocol import ModelFamily
     from svdtrain.types import ClipBatch, Conditions
@@ -93,10 +94,8 @@ class FineTuning(pl.LightningModule):
         self._unread: list[tuple[Tensor, Sequence[str]]] = []
         """Of each batch of the optimizer step in hand: [world * B, 2] of sigma and loss, by rank; this rank's clips."""
         self.strict_loading = True
-        self.lone_frame = False
-        for name, parameter in self.trained_parameters().items():
-            if half_of_weight(name, halves) == "temporal":
-                parameter.register_hook(lambda gradient: torch.zeros_like(gradient) if self.lone_frame else gradient)
+        self._muted: list[RemovableHandle] = []
+        """On what a lone frame teaches nothing, while one is in hand."""
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """The mean loss of a batch."""
@@ -110,12 +109,20 @@ class FineTuning(pl.LightningModule):
         conditions = conditions.dropped(draws.uniform("condition dropout") < self.condition_dropout)
         if self.image_dropout:
             conditions = conditions.without_image(draws.uniform("image dropout") < self.image_dropout)
-        self.lone_frame = latents_BTCHW.shape[1] == 1
+        self._mute_motion(latents_BTCHW.shape[1] == 1)
         with self.timed("denoise"):
             prediction_BTCHW = self.family.denoise(noisy, conditions)
         loss_B = mean_error_per_clip(prediction_BTCHW, noisy.target_BTCHW) * noisy.weight_B
         self.record(loss_B, noisy.sigma_B, batch.keys_B)
         return loss_B.mean()
+
+    def _mute_motion(self, lone_frame: bool) -> None:
+        while self._muted:
+            self._muted.pop().remove()
+        if lone_frame:
+            trained = self.trained_parameters().items()
+            motion = [p for name, p in trained if half_of_weight(name, self.halves) == "temporal"]
+            self._muted = [parameter.register_hook(torch.zeros_like) for parameter in motion]
 
     def draws(self, batch: ClipBatch) -> Draws:
         """The batch's randomness: by run seed and global position, stratified over the optimizer step."""

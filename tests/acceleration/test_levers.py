@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from svdtrain.acceleration import attention
+from svdtrain.acceleration.flat import FlatParameters
 from svdtrain.acceleration.levers import LEVERS, accelerate
 from svdtrain.adapters.inject import adapter_parameters, inject
 from svdtrain.adapters.spec import AdapterSpec, HalfSpec
@@ -33,6 +35,7 @@ CASES = (
     Case("frozen_operations", EXACT, EXACT, tuple(DENOISERS)),
     Case("fused_pointwise", EXACT, EXACT, ("svd", "unet3d", "i2vgen_xl", "animatediff")),
     Case("fused_lora", 1e-12, 1e-5, tuple(DENOISERS)),
+    Case("self_attention", 1e-12, 1e-5, ("svd", "unet3d", "i2vgen_xl", "animatediff")),
     Case("conv3d_as_conv2d", 1e-12, 1e-5, ("svd", "unet3d", "i2vgen_xl")),
     Case("attention_in_parts", 1e-12, 1e-5, tuple(DENOISERS)),
 )
@@ -90,6 +93,44 @@ def test_a_lever_changes_no_result_and_comes_off(case: Case, name: str, monkeypa
         accelerated.close()
         assert not any("forward" in vars(module) for module in denoiser.modules())
         assert distance(answer(denoiser, name), before) == 0
+
+
+@pytest.mark.parametrize(("base", "bound"), [(torch.float64, 1e-12), (torch.bfloat16, 0.05)], ids=["fp64", "bf16"])
+def test_what_is_learnt_is_added_where_a_gradient_is_unless_it_is_watched(base: torch.dtype, bound: float) -> None:
+    _, *once = answer(adapted("svd", torch.float64), "svd")
+    denoiser = adapted("svd", torch.float64)
+    weights: list[Any] = list(adapter_parameters(denoiser).values())
+    if base != torch.float64:
+        denoiser.to(base)
+        for weight in weights:
+            weight.data = weight.data.float()
+    accelerate(denoiser, set(LEVERS) - {"fused_pointwise"})
+    flat = FlatParameters({"all": weights})
+    one = torch.ones(1)
+    for times in (1, 2):
+        output_of(denoiser, "svd").double().square().sum().backward()
+        assert distance([one, *(gradient for _, gradient in flat._views)], [one, *(times * g for g in once)]) <= bound
+    before = [gradient.clone() for _, gradient in flat._views]
+    watched = weights[::2]
+    for weight in watched:
+        weight.register_hook(torch.zeros_like)
+    output_of(denoiser, "svd").double().square().sum().backward()
+    for (weight, gradient), earlier in zip(flat._views, before, strict=True):
+        dead = not earlier.any()  # queries and keys over one token
+        assert weight.grad is gradient
+        assert torch.equal(gradient, earlier) == (dead or any(weight is one for one in watched))
+
+
+def test_a_hook_on_a_projection_still_sees_it() -> None:
+    denoiser = adapted("svd", torch.float32)
+    before = answer(denoiser, "svd")
+    accelerate(denoiser, set(LEVERS) - {"fused_pointwise"})
+    seen: list[torch.Size] = []
+    keys = [module for name, module in denoiser.named_modules() if name.endswith("attn1.to_k")]
+    for module in keys:
+        module.register_forward_hook(lambda _, __, out: seen.append(out.shape))
+    assert distance(answer(denoiser, "svd"), before) <= 1e-5
+    assert len(seen) == len(keys) > 1
 
 
 def test_every_lever_has_a_case() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from svdtrain.adapters.targets import half_of
 from svdtrain.families.build import build_family
 from svdtrain.foundation.errors import ModelError
 from svdtrain.training import build
@@ -19,6 +20,7 @@ from tests.tiny_models import FRAMES, SIZE
 from tests.tiny_runs import fit_config
 
 NO_CACHE = "data.cache=none"
+HALVES = ("spatial", "temporal")
 
 
 @pytest.fixture
@@ -119,6 +121,19 @@ def test_a_cached_clip_gives_the_same_bits(make: Callable[..., FineTuning]) -> N
     for name, value in vars(kept).items():
         assert torch.equal(value, getattr(fresh.family.encode_clips(again), name)), name
         assert not torch.equal(value, getattr(fresh.family.encode_clips(blank), name)), name
+
+
+def test_a_lone_frame_teaches_no_motion_and_the_next_clip_does(make: Callable[..., FineTuning]) -> None:
+    module = make(NO_CACHE, "adapter.targets=both")
+    weights = {half: [p for n, p in module.trained_parameters().items() if half_of(n) == half] for half in HALVES}
+    every = [p for half in HALVES for p in weights[half]]
+    module.denoiser.register_forward_hook(lambda _, __, out: (out[0] + sum(p.sum() for p in every),))
+    clip = batch([0])
+    for frames, learning in ((1, {"spatial"}), (FRAMES, set(HALVES)), (1, {"spatial"})):
+        module.training_step(replace(clip, pixels_BTCHW=clip.pixels_BTCHW[:, :frames]), 0).backward()
+        assert {half for half in HALVES if any(p.grad is not None and p.grad.any() for p in weights[half])} == learning
+        for parameter in every:
+            parameter.grad = None
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, {False}), (1.0, {True}), (0.5, {False, True})])
