@@ -99,7 +99,7 @@ def fused_lora(denoiser: nn.Module, patches: Patches) -> str:
     copies = Copies()
     layers = [module for module in denoiser.modules() if type(module) is Linear and _is_plain(module)]
     for layer in layers:
-        patches.forward(layer, partial(_adapted, layer, copies, layer.forward))
+        patches.forward(layer, partial(_adapted, layer, layer.get_base_layer(), copies, layer.forward))
     if layers:
         hook = denoiser.register_forward_pre_hook(lambda *_: copies.forget())
         patches.undo(hook.remove)
@@ -118,8 +118,10 @@ def _is_plain(layer: Any) -> bool:  # noqa: ANN401
     )
 
 
-def _adapted(layer: Any, copies: Copies, usual: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
-    found = None if args or kwargs else _parts_of(layer, copies)
+def _adapted(
+    layer: Any, base: nn.Module, copies: Copies, usual: Any, hidden: Tensor, *args: Any, **kwargs: Any,  # noqa: ANN401
+) -> Tensor:  # fmt: skip
+    found = None if args or kwargs else _parts_of(layer, base, copies)
     return usual(hidden, *args, **kwargs) if found is None else _applied([found], hidden)[0]
 
 
@@ -144,14 +146,19 @@ def _applied(found: Sequence[Parts], hidden: Tensor) -> Sequence[Tensor]:
     return [answer_NO.unflatten(0, hidden.shape[:-1]) for answer_NO in answers]
 
 
-def _parts_of(layer: Any, copies: Copies) -> Parts | None:  # noqa: ANN401
-    """None where the layer as it is now goes by peft's path."""
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
-    if len(active) != 1 or layer.disable_adapters or layer.merged:
+def _parts_of(layer: Any, base: nn.Module, copies: Copies) -> Parts | None:  # noqa: ANN401
+    """None where the layer as it is now goes by peft's path. Past attribute look-ups of modules, which take longer."""
+    if layer._disable_adapters or layer.merged_adapters:
         return None
-    base, down, up = layer.get_base_layer(), layer.lora_A[active[0]].weight, layer.lora_B[active[0]].weight
-    casts = (copies.of(master, base.weight.dtype) for master in (down, up))
-    return layer.scaling[active[0]], (base.weight, base.bias, *casts, down, up)
+    named = layer._active_adapter
+    downs, ups, own = layer._modules["lora_A"]._modules, layer._modules["lora_B"]._modules, base._parameters
+    active = [name for name in ([named] if isinstance(named, str) else named) if name in downs]
+    if len(active) != 1:
+        return None
+    weight: Any = own["weight"]
+    down, up = downs[active[0]]._parameters["weight"], ups[active[0]]._parameters["weight"]
+    casts = copies.of(down, weight.dtype), copies.of(up, weight.dtype)
+    return layer.scaling[active[0]], (weight, own["bias"], *casts, down, up)
 
 
 def _known(layer: nn.Module) -> Parts | None:
@@ -160,7 +167,7 @@ def _known(layer: nn.Module) -> Parts | None:
     if layer._forward_hooks or layer._forward_pre_hooks:
         return None
     if isinstance(forward, partial) and forward.func is _adapted:
-        return _parts_of(*forward.args[:2])
+        return _parts_of(*forward.args[:3])
     if forward is None and type(layer) is nn.Linear and not any(p.requires_grad for p in layer.parameters()):
         return 1.0, (layer.weight, layer.bias, None, None, None, None)
     return None
