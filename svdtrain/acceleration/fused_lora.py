@@ -79,7 +79,7 @@ class LoRALinears(torch.autograd.Function):
 
 def _learnt(master: Any, one: Tensor, other: Tensor, scale: float, dtype: torch.dtype) -> Tensor | None:  # noqa: ANN401
     """scale * one @ other as a master's gradient: added where it has one, unless somebody is to see it first."""
-    watched = master is None or master._backward_hooks or master._post_accumulate_grad_hooks
+    watched = master is None or master._backward_hooks
     there: Tensor | None = getattr(master, "grad", None)
     if watched or there is None:
         return (one @ other).mul_(scale).to(dtype)

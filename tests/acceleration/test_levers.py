@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,26 +112,65 @@ def test_what_is_learnt_is_added_where_a_gradient_is_unless_it_is_watched(base: 
         output_of(denoiser, "svd").double().square().sum().backward()
         assert distance([one, *(gradient for _, gradient in flat._views)], [one, *(times * g for g in once)]) <= bound
     before = [gradient.clone() for _, gradient in flat._views]
-    watched = weights[::2]
-    for weight in watched:
+    for weight in weights[::3]:
         weight.register_hook(torch.zeros_like)
+    seen: list[Any] = []
+    for weight in weights[1::3]:
+        weight.register_post_accumulate_grad_hook(seen.append)
+    for weight in weights[2::3]:
+        weight.requires_grad_(False)
     output_of(denoiser, "svd").double().square().sum().backward()
     for (weight, gradient), earlier in zip(flat._views, before, strict=True):
         dead = not earlier.any()  # queries and keys over one token
+        added = any(weight is one for one in weights[1::3])
         assert weight.grad is gradient
-        assert torch.equal(gradient, earlier) == (dead or any(weight is one for one in watched))
+        assert torch.equal(gradient, earlier) == (dead or not added)
+        assert any(weight is one for one in seen) == (added and not dead)
 
 
-def test_a_hook_on_a_projection_still_sees_it() -> None:
-    denoiser = adapted("svd", torch.float32)
-    before = answer(denoiser, "svd")
-    accelerate(denoiser, set(LEVERS) - {"fused_pointwise"})
-    seen: list[torch.Size] = []
-    keys = [module for name, module in denoiser.named_modules() if name.endswith("attn1.to_k")]
-    for module in keys:
-        module.register_forward_hook(lambda _, __, out: seen.append(out.shape))
-    assert distance(answer(denoiser, "svd"), before) <= 1e-5
-    assert len(seen) == len(keys) > 1
+def _doubled(_: nn.Module, given: Any) -> Any:  # noqa: ANN401
+    return (2 * given[0],)
+
+
+CHANGES: dict[str, Callable[[nn.Module], Any]] = {
+    "hook": lambda layer: layer.register_forward_hook(lambda _, __, out: _doubled(_, [out])[0]),
+    "hook before": lambda layer: layer.register_forward_pre_hook(_doubled),
+    "trained": lambda layer: layer.requires_grad_(),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "adapter"), [("hook", True), ("hook before", True), ("hook before", False), ("trained", False)]
+)
+def test_what_is_on_a_projection_stays_at_work(change: str, adapter: bool) -> None:
+    found: list[list[Tensor]] = []
+    for levers in (set[str](), set(LEVERS) - {"fused_pointwise"}):
+        denoiser = adapted("svd", torch.float64) if adapter else make("svd").double().requires_grad_(False)
+        accelerate(denoiser, levers)
+        keys = [m for name, m in denoiser.named_modules() if name.endswith("attn1.to_k")]
+        for module in keys:
+            CHANGES[change](module)
+        for module in (m for name, m in denoiser.named_modules() if name.endswith(("attn1", "attn2"))):
+            module.rescale_output_factor = 2.0  # type: ignore[assignment]
+        output = output_of(denoiser, "svd")
+        if output.requires_grad:
+            output.square().sum().backward()
+        found.append([output.detach(), *(p.grad for p in keys[0].parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1])
+    assert distance([*found[1], found[1][0]], [*found[0], found[0][0]]) <= 1e-12
+
+
+def test_under_autocast_projections_go_by_themselves() -> None:
+    found: list[list[Tensor]] = []
+    for levers in (set[str](), {"self_attention"}):
+        denoiser: Any = make("svd").requires_grad_(False)
+        accelerate(denoiser, levers)
+        denoiser.conv_in.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = output_of(denoiser, "svd")
+        output.float().square().sum().backward()
+        found.append([output.detach().float(), denoiser.conv_in.weight.grad])
+    assert distance(found[1], found[0]) <= 0.02
 
 
 def test_every_lever_has_a_case() -> None:
