@@ -45,7 +45,6 @@ def _is_plain(attention: Attention) -> bool:
         and attention.to_k is not None
         and attention.to_v is not None
         and all(other is None for other in others)
-        and attention.to_k.out_features == attention.to_q.out_features
     )
 
 

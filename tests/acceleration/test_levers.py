@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from svdtrain.acceleration import attention
@@ -158,6 +159,30 @@ def test_what_is_on_a_projection_stays_at_work(change: str, adapter: bool) -> No
         found.append([output.detach(), *(p.grad for p in keys[0].parameters() if p.grad is not None)])
     assert len(found[0]) == len(found[1])
     assert distance([*found[1], found[1][0]], [*found[0], found[0][0]]) <= 1e-12
+
+
+HIDDEN = torch.linspace(-1, 1, 160, dtype=torch.float64).sin().view(2, 5, 16)
+OF_ANOTHER_MAKE: dict[str, tuple[dict[str, Any], Tensor, dict[str, Any]]] = {
+    "the usual": ({}, HIDDEN, {}),
+    "a factor": ({"rescale_output_factor": 2.0}, HIDDEN, {}),
+    "a residual": ({"residual_connection": True}, HIDDEN, {}),
+    "a group norm": ({"norm_num_groups": 2}, HIDDEN, {}),
+    "normed queries": ({"qk_norm": "layer_norm"}, HIDDEN, {}),
+    "a context": ({"cross_attention_dim": 5}, HIDDEN, {"encoder_hidden_states": HIDDEN.transpose(1, 2)[:, :7]}),
+    "a context, for once": ({}, HIDDEN, {"encoder_hidden_states": HIDDEN[:, :3]}),
+    "a mask": ({}, HIDDEN, {"attention_mask": torch.tensor([0.0, 0, -9, 0, -9], dtype=torch.float64).expand(2, 1, 5)}),
+    "a picture": ({}, HIDDEN.transpose(1, 2)[..., :4].unflatten(-1, (2, 2)), {}),
+}
+
+
+@pytest.mark.parametrize("name", OF_ANOTHER_MAKE)
+def test_an_attention_of_another_make_stays_what_it_is(name: str) -> None:
+    options, hidden, given = OF_ANOTHER_MAKE[name]
+    torch.manual_seed(0)
+    module = Attention(16, heads=2, dim_head=8, **options).double().requires_grad_(False)
+    before = module(hidden, **given)
+    accelerate(nn.ModuleList([module]), {"self_attention"})
+    assert distance([module(hidden, **given)] * 2, [before] * 2) <= 1e-12
 
 
 def test_under_autocast_projections_go_by_themselves() -> None:
