@@ -16,6 +16,8 @@ from svdtrain.acceleration.flat import FlatParameters
 from svdtrain.acceleration.levers import LEVERS, accelerate
 from svdtrain.adapters.inject import adapter_parameters, inject
 from svdtrain.adapters.spec import AdapterSpec, HalfSpec
+from svdtrain.planning.costs import Costs
+from svdtrain.planning.memory import LiveStorages
 from tests.tiny_denoisers import DENOISERS, make, output_of
 
 FEED_FORWARD = r".*\.ff(_in)?\.net\.(0\.proj|2)"
@@ -196,6 +198,18 @@ def test_under_autocast_projections_go_by_themselves() -> None:
         output.float().square().sum().backward()
         found.append([output.detach().float(), denoiser.conv_in.weight.grad])
     assert distance(found[1], found[0]) <= 0.02
+
+
+@pytest.mark.parametrize("lever", ["one_token_attention", "fused_lora", "self_attention"])
+def test_a_step_is_fewer_operations_with(lever: str) -> None:
+    calls: list[int] = []
+    for levers in (set(LEVERS) - {"fused_pointwise"}, set(LEVERS) - {"fused_pointwise", lever}):
+        denoiser, costs = adapted("svd", torch.float32), Costs()
+        accelerate(denoiser, levers)
+        with LiveStorages(costs):
+            answer(denoiser, "svd")
+        calls.append(costs.calls)
+    assert calls[0] < calls[1]
 
 
 def test_every_lever_has_a_case() -> None:
