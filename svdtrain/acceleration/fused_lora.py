@@ -33,9 +33,10 @@ class LoRALinears(torch.autograd.Function):
     def forward(ctx: Context, input_ND: Tensor, scales: Sequence[float], *parts: Tensor | None) -> tuple[Tensor, ...]:
         """parts: of each layer weight [O, D], bias [O]; A [R, D] and B [O, R] in the input's precision; their masters.
 
-        The last four are None where a layer has no LoRA.
+        The last four are None where a layer has no LoRA; of the input nothing is kept where none has.
         """
-        kept: list[Tensor | None] = [input_ND]
+        learns = any(part[2] is not None for part in _by_layer(parts, 6))
+        kept: list[Tensor | None] = [input_ND if learns else None]
         answers: list[Tensor] = []
         for scale, (weight_OD, bias_O, down_RD, up_OR, *_) in zip(scales, _by_layer(parts, 6), strict=True):
             assert weight_OD is not None
@@ -54,7 +55,10 @@ class LoRALinears(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Any, ...]:
-        """Of the input where it is wanted, summed in place; of the masters, into the gradients that they have."""
+        """Of the input where it is wanted, summed in place; of the masters, into the gradients that they have.
+
+        Which is for a whole backward(): torch.autograd.grad and backward(inputs=...) want masters without gradients.
+        """
         input_ND, *kept = ctx.saved_tensors
         wanted, _, *wanted_parts = ctx.needs_input_grad
         before_ND: Tensor | None = None
@@ -79,7 +83,7 @@ class LoRALinears(torch.autograd.Function):
 
 def _learnt(master: Any, one: Tensor, other: Tensor, scale: float, dtype: torch.dtype) -> Tensor | None:  # noqa: ANN401
     """scale * one @ other as a master's gradient: added where it has one, unless somebody is to see it first."""
-    watched = master is None or master._backward_hooks
+    watched = master is None or master._backward_hooks or master._post_accumulate_grad_hooks
     there: Tensor | None = getattr(master, "grad", None)
     if watched or there is None:
         return (one @ other).mul_(scale).to(dtype)
@@ -121,7 +125,8 @@ def _is_plain(layer: Any) -> bool:  # noqa: ANN401
 def _adapted(
     layer: Any, base: nn.Module, copies: Copies, usual: Any, hidden: Tensor, *args: Any, **kwargs: Any,  # noqa: ANN401
 ) -> Tensor:  # fmt: skip
-    found = None if args or kwargs else _parts_of(layer, base, copies)
+    usually = args or kwargs or torch.is_autocast_enabled(hidden.device.type)
+    found = None if usually else _parts_of(layer, base, copies)
     return usual(hidden, *args, **kwargs) if found is None else _applied([found], hidden)[0]
 
 
@@ -164,7 +169,7 @@ def _parts_of(layer: Any, base: nn.Module, copies: Copies) -> Parts | None:  # n
 def _known(layer: nn.Module) -> Parts | None:
     """Likewise of any layer; None for one with hooks, or whose forward pass is somebody's."""
     forward = vars(layer).get("forward")
-    if layer._forward_hooks or layer._forward_pre_hooks:
+    if any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)):
         return None
     if isinstance(forward, partial) and forward.func is _adapted:
         return _parts_of(*forward.args[:3])

@@ -1,4 +1,4 @@
-"""Self-attention whose queries, keys and values are one operation of their one input, and which divides by no one.
+"""Self-attention whose queries, keys and values are one operation of their one input, without a division by 1.
 
 diffusers divides what attention gives by rescale_output_factor, which is 1 nearly everywhere: a pass over all of it, twice.
 """
@@ -56,10 +56,8 @@ def _attend(
     **kwargs: Any,  # noqa: ANN401
 ) -> Tensor:
     """[N, L, D]."""
-    asked, processor = (
-        any(value is not None for value in (*args, *kwargs.values())),
-        cast("object", attention.processor),
-    )
+    asked = any(value is not None for value in (*args, *kwargs.values()))
+    processor = cast("object", attention.processor)
     if asked or hidden_states.ndim != 3 or type(processor) is not AttnProcessor2_0:
         return usual(hidden_states, *args, **kwargs)
     projections = [cast("nn.Module", layer) for layer in (attention.to_q, attention.to_k, attention.to_v)]

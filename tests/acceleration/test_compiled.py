@@ -33,6 +33,7 @@ class Frames(nn.Module):
         super().__init__()
         whole: Any = adapted("svd", torch.float32)
         self.middle = whole.mid_block.attentions[0]
+        next(p for p in self.parameters() if p.requires_grad).register_hook(torch.zeros_like)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B T, C, H, W]."""
@@ -41,9 +42,9 @@ class Frames(nn.Module):
 
 
 def answer(network: nn.Module) -> list[Tensor]:
-    """Output, and the gradients of what is trained; two steps of it, as a compiled pass differs from the next."""
+    """Output, and the gradients of what is trained; two steps of it, the second with gradients to add to."""
     for _ in range(2):
-        network.zero_grad()
+        network.zero_grad(set_to_none=False)
         output = network(torch.linspace(-1, 1, 3 * 64 * 16).view(3, 64, 4, 4))
         output.square().sum().backward()
     trained = [p for p in network.parameters() if p.requires_grad]

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
+from peft import LoraConfig
+from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 
 from svdtrain.acceleration import attention
@@ -138,12 +140,14 @@ def _doubled(_: nn.Module, given: Any) -> Any:  # noqa: ANN401
 CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     "hook": lambda layer: layer.register_forward_hook(lambda _, __, out: _doubled(_, [out])[0]),
     "hook before": lambda layer: layer.register_forward_pre_hook(_doubled),
+    "hook behind": lambda layer: layer.register_full_backward_pre_hook(_doubled),
     "trained": lambda layer: layer.requires_grad_(),
 }
 
 
 @pytest.mark.parametrize(
-    ("change", "adapter"), [("hook", True), ("hook before", True), ("hook before", False), ("trained", False)]
+    ("change", "adapter"),
+    [("hook", True), ("hook before", True), ("hook before", False), ("hook behind", True), ("trained", False)],
 )
 def test_what_is_on_a_projection_stays_at_work(change: str, adapter: bool) -> None:
     found: list[list[Tensor]] = []
@@ -158,9 +162,26 @@ def test_what_is_on_a_projection_stays_at_work(change: str, adapter: bool) -> No
         output = output_of(denoiser, "svd")
         if output.requires_grad:
             output.square().sum().backward()
-        found.append([output.detach(), *(p.grad for p in keys[0].parameters() if p.grad is not None)])
-    assert len(found[0]) == len(found[1])
+        trained = [p for p in denoiser.parameters() if p.requires_grad]
+        found.append([output.detach(), *(torch.zeros_like(p) if p.grad is None else p.grad for p in trained)])
     assert distance([*found[1], found[1][0]], [*found[0], found[0][0]]) <= 1e-12
+
+
+@pytest.mark.parametrize("half", ["spatial", "temporal"])
+def test_with_half_of_it_adapted_no_more_is_kept(half: str) -> None:
+    kept: list[int] = []
+    for levers in (set[str](), {"self_attention"}):
+        denoiser = make("svd").requires_grad_(False)
+        inject(denoiser, AdapterSpec({half: HalfSpec(getattr(DENOISERS["svd"], half), 4, 8.0, 1e-4)}), seed=0)  # type: ignore[dict-item]
+        accelerate(denoiser, {"fused_lora", *levers})
+        held: dict[int, Tensor] = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, held=held: held.setdefault(tensor.untyped_storage().data_ptr(), tensor),
+            lambda tensor: tensor,
+        ):
+            assert output_of(denoiser, "svd").requires_grad
+        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in held.values()))
+    assert kept[1] <= kept[0]
 
 
 HIDDEN = torch.linspace(-1, 1, 160, dtype=torch.float64).sin().view(2, 5, 16)
@@ -187,10 +208,49 @@ def test_an_attention_of_another_make_stays_what_it_is(name: str) -> None:
     assert distance([module(hidden, **given)] * 2, [before] * 2) <= 1e-12
 
 
-def test_under_autocast_projections_go_by_themselves() -> None:
+def _add_another(layer: Any) -> None:  # noqa: ANN401
+    layer.update_layer("another", 2, lora_alpha=2, config=LoraConfig(r=2, lora_alpha=2, init_lora_weights=False))
+    layer.double()
+    layer.set_adapter([*layer.active_adapters, "another"])
+
+
+LATER: dict[str, Callable[[Any], Any]] = {
+    "disabled": lambda layer: layer.enable_adapters(False),
+    "merged": lambda layer: layer.merge(),
+    "two": _add_another,
+}
+
+
+@pytest.mark.parametrize("change", LATER)
+def test_adapters_that_change_later_are_what_they_are(change: str) -> None:
+    found: list[Tensor] = []
+    for levers in (set[str](), set(LEVERS) - {"fused_pointwise"}):
+        denoiser = adapted("svd", torch.float64)
+        accelerate(denoiser, levers)
+        torch.manual_seed(0)
+        for layer in (module for module in denoiser.modules() if isinstance(module, LoraLayer)):
+            LATER[change](layer)
+        found.append(output_of(denoiser, "svd").detach())
+    assert distance(found[1:] * 2, found[:1] * 2) <= 1e-12
+
+
+class _Nothing:
+    def __call__(self, _attention: Attention, hidden_states: Tensor, **_: Any) -> Tensor:  # noqa: ANN401
+        return torch.zeros_like(hidden_states)
+
+
+def test_a_processor_of_ones_own_is_asked() -> None:
+    module = Attention(16, heads=2, dim_head=8).double().requires_grad_(False)
+    accelerate(nn.ModuleList([module]), {"self_attention"})
+    module.set_processor(_Nothing())  # type: ignore[arg-type]
+    assert not module(HIDDEN).any()
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_under_autocast_projections_go_by_themselves(adapter: bool) -> None:
     found: list[list[Tensor]] = []
-    for levers in (set[str](), {"self_attention"}):
-        denoiser: Any = make("svd").requires_grad_(False)
+    for levers in (set[str](), {"fused_lora", "self_attention"}):
+        denoiser: Any = adapted("svd", torch.float32) if adapter else make("svd").requires_grad_(False)
         accelerate(denoiser, levers)
         denoiser.conv_in.requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
