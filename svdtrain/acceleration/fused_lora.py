@@ -100,12 +100,12 @@ def _by_layer(values: Sequence[Any], each: int) -> list[Sequence[Any]]:
 
 def fused_lora(denoiser: nn.Module, patches: Patches) -> str:
     """Wrap every linear LoRA layer; returns why there is none, or nothing. Others of peft's layers stay as they are."""
-    copies = Copies()
     layers = [module for module in denoiser.modules() if type(module) is Linear and _is_plain(module)]
-    for layer in layers:
-        patches.forward(layer, partial(_adapted, layer, layer.get_base_layer(), copies, layer.forward))
+    casts: list[Casts] = [{} for _ in layers]
+    for layer, its in zip(layers, casts, strict=True):
+        patches.forward(layer, partial(_adapted, layer, layer.get_base_layer(), its, layer.forward))
     if layers:
-        hook = denoiser.register_forward_pre_hook(lambda *_: copies.forget())
+        hook = denoiser.register_forward_pre_hook(lambda *_: _cast_anew(layers, casts))
         patches.undo(hook.remove)
     return "" if layers else "no LoRA of plain linear layers (dropout, DoRA, LoHa and LoKr go by peft's own path)"
 
@@ -123,10 +123,10 @@ def _is_plain(layer: Any) -> bool:  # noqa: ANN401
 
 
 def _adapted(
-    layer: Any, base: nn.Module, copies: Copies, usual: Any, hidden: Tensor, *args: Any, **kwargs: Any,  # noqa: ANN401
+    layer: Any, base: nn.Module, casts: Casts, usual: Any, hidden: Tensor, *args: Any, **kwargs: Any,  # noqa: ANN401
 ) -> Tensor:  # fmt: skip
     usually = args or kwargs or torch.is_autocast_enabled(hidden.device.type)
-    found = None if usually else _parts_of(layer, base, copies)
+    found = None if usually else _parts_of(layer, base, casts)
     return usual(hidden, *args, **kwargs) if found is None else _applied([found], hidden)[0]
 
 
@@ -138,6 +138,8 @@ def together(layers: Sequence[nn.Module], hidden: Tensor) -> Sequence[Tensor]:
     return [layer(hidden) for layer in layers] if None in found else _applied(found, hidden)  # type: ignore[arg-type]
 
 
+Casts = dict[str, "tuple[Tensor, Tensor]"]
+"""Adapter -> A and B in the base's precision, as they were when the network's pass began."""
 Parts = tuple[float, tuple["Tensor | None", ...]]
 """A layer's scale, and what LoRALinears takes of it."""
 
@@ -151,7 +153,7 @@ def _applied(found: Sequence[Parts], hidden: Tensor) -> Sequence[Tensor]:
     return [answer_NO.unflatten(0, hidden.shape[:-1]) for answer_NO in answers]
 
 
-def _parts_of(layer: Any, base: nn.Module, copies: Copies) -> Parts | None:  # noqa: ANN401
+def _parts_of(layer: Any, base: nn.Module, casts: Casts) -> Parts | None:  # noqa: ANN401
     """None where the layer as it is now goes by peft's path. Past attribute look-ups of modules, which take longer."""
     if layer._disable_adapters or layer.merged_adapters:
         return None
@@ -162,8 +164,8 @@ def _parts_of(layer: Any, base: nn.Module, copies: Copies) -> Parts | None:  # n
         return None
     weight: Any = own["weight"]
     down, up = downs[active[0]]._parameters["weight"], ups[active[0]]._parameters["weight"]
-    casts = copies.of(down, weight.dtype), copies.of(up, weight.dtype)
-    return layer.scaling[active[0]], (weight, own["bias"], *casts, down, up)
+    cast = casts.get(active[0]) or (down.detach().to(weight.dtype), up.detach().to(weight.dtype))
+    return layer.scaling[active[0]], (weight, own["bias"], *cast, down, up)
 
 
 def _known(layer: nn.Module) -> Parts | None:
@@ -178,23 +180,21 @@ def _known(layer: nn.Module) -> Parts | None:
     return None
 
 
-class Copies:
-    """The masters in another precision, cast anew for each forward pass of the network: one kernel for each storage."""
+def _cast_anew(layers: Sequence[Linear], casts: Sequence[Casts]) -> None:
+    """For this pass of the network: the masters may have changed. One kernel for each storage."""
+    whole: dict[int, Tensor] = {}
+    for layer, its in zip(layers, casts, strict=True):
+        dtype = layer.get_base_layer().weight.dtype
+        for name, down in layer.lora_A.items():
+            its[name] = tuple(_cast(part.weight, dtype, whole) for part in (down, layer.lora_B[name]))  # type: ignore[assignment]
 
-    def __init__(self) -> None:
-        self._casts: dict[int, Tensor] = {}
-        """Address of a storage -> all of it in the other precision."""
 
-    def forget(self) -> None:
-        """The masters may have changed."""
-        self._casts.clear()
-
-    def of(self, master: Tensor, dtype: torch.dtype) -> Tensor:
-        """The master itself where it has this precision."""
-        if master.dtype == dtype:
-            return master.detach()
-        storage = master.untyped_storage()
-        if storage._cdata not in self._casts:
-            whole = torch.empty(0, dtype=master.dtype, device=master.device).set_(storage)  # type: ignore[arg-type]
-            self._casts[storage._cdata] = whole.to(dtype)
-        return self._casts[storage._cdata].as_strided(master.shape, master.stride(), master.storage_offset())
+def _cast(master: Tensor, dtype: torch.dtype, whole: dict[int, Tensor]) -> Tensor:
+    """The master itself where it has this precision; else a view of all of its storage in the other one."""
+    if master.dtype == dtype:
+        return master.detach()
+    storage = master.untyped_storage()
+    if storage._cdata not in whole:
+        values = torch.empty(0, dtype=master.dtype, device=master.device).set_(storage)  # type: ignore[arg-type]
+        whole[storage._cdata] = values.to(dtype)
+    return whole[storage._cdata].as_strided(master.shape, master.stride(), master.storage_offset())

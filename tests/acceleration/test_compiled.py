@@ -37,7 +37,7 @@ class Frames(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B T, C, H, W]."""
-        context = torch.full((len(hidden), 1, 32), 0.5)
+        context = torch.full((len(hidden), 1, 32), 0.5, dtype=hidden.dtype)
         return self.middle(hidden, context, torch.zeros(1, len(hidden)), return_dict=False)[0]
 
 
@@ -69,6 +69,24 @@ def test_compiled_blocks_compute_the_same_on_a_rung(
     assert not compiled.failed
     assert clock.seconds > 0
     assert distance(during, before) < 1e-5
+
+
+@pytest.mark.parametrize("base", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_block_is_one_graph(base: torch.dtype) -> None:
+    network = Frames()
+    masters = [p for p in network.parameters() if p.requires_grad]
+    network.to(base)
+    for master in masters:
+        master.data = master.data.float()
+    accelerate(network, LEVERS)
+    hidden = torch.linspace(-1, 1, 3 * 64 * 16).view(3, 64, 4, 4).to(base)
+    before = network(hidden)
+    for block in (m for m in network.modules() if type(m).__name__ in SPEC.repeated_blocks):
+        block.forward = torch.compile(block.forward, backend="eager", fullgraph=True, dynamic=False)
+    assert torch.equal(network(hidden), before)
+    with torch.no_grad():
+        masters[0].add_(1)
+    assert not torch.equal(network(hidden), before)
 
 
 def test_without_a_compiler_blocks_stay_eager_and_one_line_says_so(tmp_path: Path) -> None:
