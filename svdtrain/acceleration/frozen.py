@@ -167,7 +167,7 @@ def _product(both: Tensor) -> Tensor:
 
 def _product_gradient(both: Tensor, gradient: Tensor) -> Tensor:
     value, gate = both.chunk(2, dim=-1)
-    if torch.compiler.is_compiling():  # which joins them without a copy, and takes no `out` that is a part
+    if torch.compiler.is_compiling():  # whose kernel writes both halves where they belong
         of_gate = torch.ops.aten.gelu_backward(gradient * value, gate)
         return torch.cat([gradient * functional.gelu(gate), of_gate], dim=-1)
     answer = torch.empty_like(both)

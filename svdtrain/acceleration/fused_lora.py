@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from svdtrain.acceleration.frozen_modules import is_frozen
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -116,7 +118,7 @@ def _is_plain(layer: Any) -> bool:  # noqa: ANN401
         type(base) is nn.Linear
         and not layer.fan_in_fan_out
         and not layer.lora_variant
-        and not any(parameter.requires_grad for parameter in base.parameters())
+        and is_frozen(base)
         and all(isinstance(dropout, nn.Identity) for dropout in layer.lora_dropout.values())
         and not any(layer.lora_bias.values())
     )
@@ -175,7 +177,7 @@ def _known(layer: nn.Module) -> Parts | None:
         return None
     if isinstance(forward, partial) and forward.func is _adapted:
         return _parts_of(*forward.args[:3])
-    if forward is None and type(layer) is nn.Linear and not any(p.requires_grad for p in layer.parameters()):
+    if forward is None and type(layer) is nn.Linear and is_frozen(layer):
         return 1.0, (layer.weight, layer.bias, None, None, None, None)
     return None
 
