@@ -68,10 +68,10 @@ class Pointwise:
     """[..., value and gate] -> value * GELU(gate)."""
     product_gradient: Callable[[Tensor, Tensor], Tensor]
     """(value and gate, gradient of the product) -> that of value and gate."""
-    blended: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """(one, other, share) -> share * one + (1 - share) * other."""
-    blend_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    """(gradient, share) -> those of one and other."""
+    blended: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    """(one, other, share, 1 - share) -> share * one + (1 - share) * other."""
+    blend_gradient: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    """(gradient, share, 1 - share) -> those of one and other."""
 
 
 class Normed(torch.autograd.Function):
@@ -118,20 +118,20 @@ class GatedProduct(torch.autograd.Function):
 
 
 class Blend(torch.autograd.Function):
-    """share * one + (1 - share) * other, of a frozen share: keeps neither of them."""
+    """share * one + rest * other, where rest is 1 - share, of a frozen share: keeps neither of them."""
 
     @staticmethod
-    def forward(ctx: Context, one: Tensor, other: Tensor, share: Tensor, by: Pointwise) -> Tensor:
-        """The share's shape goes over the others'."""
-        ctx.save_for_backward(share)
+    def forward(ctx: Context, one: Tensor, other: Tensor, share: Tensor, rest: Tensor, by: Pointwise) -> Tensor:
+        """The shares' shape goes over the others'."""
+        ctx.save_for_backward(share, rest)
         ctx.by = by
-        return by.blended(one, other, share)
+        return by.blended(one, other, share, rest)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Both at once."""
-        return (*ctx.by.blend_gradient(gradient, *ctx.saved_tensors), None, None)
+        return (*ctx.by.blend_gradient(gradient, *ctx.saved_tensors), None, None, None)
 
 
 def _normed(
@@ -177,12 +177,12 @@ def _product_gradient(both: Tensor, gradient: Tensor) -> Tensor:
     return answer
 
 
-def _blended(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    return share * one + (1 - share) * other
+def _blended(one: Tensor, other: Tensor, _share: Tensor, rest: Tensor) -> Tensor:
+    return torch.lerp(one, other, rest)
 
 
-def _blend_gradient(gradient: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    return share * gradient, (1 - share) * gradient
+def _blend_gradient(gradient: Tensor, share: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    return share * gradient, rest * gradient
 
 
 EAGER = Pointwise(_normed, _norm_gradient, _product, _product_gradient, _blended, _blend_gradient)

@@ -11,13 +11,13 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.resnet import AlphaBlender
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn import functional
 
+from svdtrain.acceleration.blends import blend
 from svdtrain.acceleration.compiling import keep_on_disk, say_failed
-from svdtrain.acceleration.frozen import EAGER, Blend, Normed, Pointwise
+from svdtrain.acceleration.frozen import EAGER, Normed, Pointwise
 from svdtrain.acceleration.frozen_modules import CHOOSING, is_frozen
 
 if TYPE_CHECKING:
@@ -33,16 +33,14 @@ OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"realize_reads_thre
 
 
 def fused_pointwise(denoiser: nn.Module, patches: Patches) -> str:
-    """Wrap what frozen_operations has wrapped once more; besides, lone frozen norms, and blends of space and time."""
+    """Wrap what frozen_operations and blends have wrapped once more; besides, lone frozen norms."""
     fused = FusedPointwise()
     for module in denoiser.modules():
         forward: Any = module.__dict__.get("forward")
-        if isinstance(forward, partial) and forward.func in CHOOSING:
+        if isinstance(forward, partial) and forward.func in (*CHOOSING, blend):
             patches.forward(module, partial(forward, choose=fused.choose))
         elif isinstance(module, nn.GroupNorm) and module.affine and is_frozen(module):
             patches.forward(module, partial(_norm, fused, module, module.forward))
-        elif isinstance(module, AlphaBlender) and is_frozen(module) and _is_by_frame(module):
-            patches.forward(module, partial(_blend, fused, module, module.forward))
     return "" if len(patches) else "no frozen norm, GEGLU or blend"
 
 
@@ -103,26 +101,6 @@ def _norm(fused: FusedPointwise, module: nn.GroupNorm, usual: Callable[[Tensor],
     return Normed.apply(input_NC, module.weight, module.bias, *settings)  # type: ignore[return-value]
 
 
-def _is_by_frame(blender: AlphaBlender) -> bool:
-    return blender.merge_strategy == "learned_with_images" and not blender.switch_spatial_to_temporal_mix
-
-
-def _blend(
-    fused: FusedPointwise, blender: AlphaBlender, usual: Callable[..., Tensor],
-    x_spatial: Tensor, x_temporal: Tensor, image_only_indicator: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """[B, C, T, H, W] or [B T, H W, C], of one layout in memory: frame by frame, each with its share."""
-    by = fused.choose(x_spatial)
-    if by is EAGER or image_only_indicator is None or x_spatial.dtype != x_temporal.dtype:
-        return usual(x_spatial, x_temporal, image_only_indicator)
-    share_N1 = blender.get_alpha(image_only_indicator, x_spatial.ndim).to(x_spatial.dtype).reshape(-1, 1)
-    one, other = (x.transpose(1, 2) if x.ndim == 5 else x for x in (x_spatial, x_temporal))
-    rows = (len(share_N1), -1)
-    answer: Tensor = Blend.apply(one.reshape(rows), other.reshape(rows), share_N1, by)  # type: ignore[assignment]
-    answer = answer.view(one.shape)
-    return answer.transpose(1, 2) if answer.ndim == 5 else answer
-
-
 def _eager_normed(*args: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
     """Statistics in the precision of the compiled one's: what is computed again must look the same."""
     answer, mean, deviation = EAGER.normed(*args)
@@ -181,13 +159,13 @@ def product_gradient(both: Tensor, gradient: Tensor) -> Tensor:
     return torch.cat([gradient * functional.gelu(gate), of_gate], dim=-1).to(both.dtype)
 
 
-def blended(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+def blended(one: Tensor, other: Tensor, share: Tensor, rest: Tensor) -> Tensor:
     """Pointwise.blended."""
-    share = share.to(exact(one))
-    return (share * one + (1 - share) * other).to(one.dtype)
+    share, rest = (part.to(exact(one)) for part in (share, rest))
+    return (share * one + rest * other).to(one.dtype)
 
 
-def blend_gradient(gradient: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def blend_gradient(gradient: Tensor, share: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
     """Pointwise.blend_gradient."""
-    share = share.to(exact(gradient))
-    return (share * gradient).to(gradient.dtype), ((1 - share) * gradient).to(gradient.dtype)
+    share, rest = (part.to(exact(gradient)) for part in (share, rest))
+    return (share * gradient).to(gradient.dtype), (rest * gradient).to(gradient.dtype)

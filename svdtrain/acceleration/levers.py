@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from svdtrain.acceleration.attention import attention_in_parts
+from svdtrain.acceleration.blends import blends
 from svdtrain.acceleration.frozen_modules import frozen_operations
 from svdtrain.acceleration.fused_lora import fused_lora
 from svdtrain.acceleration.fused_pointwise import fused_pointwise
@@ -25,6 +26,7 @@ Lever = Callable[["nn.Module", Patches], str]
 
 LEVERS: Mapping[str, Lever] = {
     "frozen_operations": frozen_operations,
+    "blends": blends,
     "fused_pointwise": fused_pointwise,
     "conv3d_as_conv2d": conv3d_as_conv2d,
     "fused_lora": fused_lora,

@@ -31,6 +31,8 @@ class SpeedConfig(Strict):
     """Cross-attention over one token without its attention. Exact."""
     frozen_operations: bool = True
     """Frozen convolutions, norms and GEGLUs keep less for the backward pass. Equal to the bit."""
+    blends: bool = True
+    """Spatial and temporal features blended in one pass. Exact."""
     fused_pointwise: bool = False
     """On a GPU, norms, GEGLUs and blends of large tensors by kernels that torch.compile writes at the first step."""
     fused_lora: bool = True

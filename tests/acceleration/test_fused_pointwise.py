@@ -72,8 +72,8 @@ CASES = (
         "blend",
         (drawn(3, 7), drawn(3, 7, seed=3)),
         Blend.apply,
-        lambda one, other, share: torch.lerp(other, one, share),
-        (torch.tensor([[0.1], [0.5], [1.0]], dtype=torch.float64),),
+        lambda one, other, share, _: share * one + (1 - share) * other,
+        tuple(torch.tensor([[[0.1], [0.5], [1.0]], [[0.9], [0.5], [0.0]]], dtype=torch.float64)),
     ),
 )
 
@@ -134,7 +134,7 @@ def test_every_place_is_found_and_computes_the_same(rung: str, monkeypatch: pyte
     monkeypatch.setattr(fused, "LEAST", 0)
     denoiser = adapted("svd", torch.float64)
     before = answer(denoiser, "svd")
-    accelerated = accelerate(denoiser, ["frozen_operations", "fused_pointwise"])
+    accelerated = accelerate(denoiser, ["frozen_operations", "blends", "fused_pointwise"])
     choices: list[Any] = [m.__dict__["forward"].keywords["choose"] for m in denoiser.modules() if is_choosing(m)]
     choices[0].__self__.pointwise = Pointwise(**{f.name: partial(counted, f.name) for f in fields(Pointwise)})
     patches = recompute(denoiser, rung, SPEC.repeated_blocks)

@@ -39,6 +39,7 @@ EXACT = 0.0
 CASES = (
     Case("one_token_attention", 1e-12, 1e-5, ("svd", "unet3d", "i2vgen_xl", "animatediff")),
     Case("frozen_operations", EXACT, EXACT, tuple(DENOISERS)),
+    Case("blends", 1e-12, 1e-5, ("svd",)),
     Case("fused_pointwise", EXACT, EXACT, ("svd", "unet3d", "i2vgen_xl", "animatediff")),
     Case("fused_lora", 1e-12, 1e-5, tuple(DENOISERS)),
     Case("self_attention", 1e-12, 1e-5, ("svd", "unet3d", "i2vgen_xl", "animatediff")),
@@ -260,7 +261,7 @@ def test_under_autocast_projections_go_by_themselves(adapter: bool) -> None:
     assert distance(found[1], found[0]) <= 0.02
 
 
-@pytest.mark.parametrize("lever", ["one_token_attention", "fused_lora", "self_attention"])
+@pytest.mark.parametrize("lever", ["one_token_attention", "blends", "fused_lora", "self_attention"])
 def test_a_step_is_fewer_operations_with(lever: str) -> None:
     calls: list[int] = []
     for levers in (set(LEVERS) - {"fused_pointwise"}, set(LEVERS) - {"fused_pointwise", lever}):
