@@ -189,7 +189,10 @@ class CogVideoXFamily(PromptedModel):
         """The pipeline's call. Of an even number of latents its VAE makes four frames of the first too: three too many."""
         picture = {"image": request.image} if self.spec.needs_image else {}
         tokens = {"prompt_embeds": request.prompt, "negative_prompt_embeds": request.negative_prompt}
-        told = {name: self.texts.encode([text]).to(self.device, self.dtype) for name, text in tokens.items()}
+        adds_up_in = torch.promote_types(
+            self.dtype, torch.float32
+        )  # the pipeline takes its latents' precision from these
+        told = {name: self.texts.encode([text]).to(self.device, adds_up_in) for name, text in tokens.items()}
         encoder, device = self.texts.encoder, self.texts.encoder.device
         pipeline.register_modules(text_encoder=None)
         encoder.to("cpu")  # T5 is as large as the denoiser, and has said what it has to say

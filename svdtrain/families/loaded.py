@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from svdtrain.families.protocol import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from diffusers import DiffusionPipeline
-    from torch import Tensor
 
     from svdtrain.families.protocol import FamilySpec, Request
 
@@ -96,18 +98,43 @@ class LoadedModel(ABC):
             self._move_idle(self.device)
         pipeline: Any = self.pipeline()
         pipeline.set_progress_bar_config(disable=True)
-        videos = []
-        for request in requests:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                frames_THWC = self.answer(pipeline, request).frames[0]
-            videos.append((frames_THWC * 255).round().astype("uint8"))
+        with self._half_where_it_is_heavy():
+            videos = [(self.answer(pipeline, request).frames[0] * 255).round().astype("uint8") for request in requests]
         if self.resting:
             self.rest()
         return videos
 
+    @contextmanager
+    def _half_where_it_is_heavy(self) -> Iterator[None]:
+        """A denoiser that is in half precision answers in fp32, in which samplers add up; likewise the VAE's decoder.
+
+        All else is as it is in training: encoders in fp32, where VAEs do not overflow.
+        """
+        heavy = ((self.denoiser, "forward"), (self.frozen()["vae"], "decode"))
+        before = [(part, name, vars(part).get(name)) for part, name in heavy]
+        for part, name in heavy if self.dtype != torch.float32 else ():
+            setattr(part, name, partial(_in_half, self.device.type, self.dtype, getattr(part, name)))
+        try:
+            yield
+        finally:
+            for part, name, own in before:
+                vars(part).pop(name, None) if own is None else setattr(part, name, own)
+
     def _move_idle(self, device: torch.device | str) -> None:
         for part in self.idle():
             nn.Module.to(part, device)
+
+
+def _in_half(device: str, dtype: torch.dtype, usual: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    """As in training, videos and tokens go in as `dtype`; numbers about them, such as the time, stay in fp32."""
+    args, kwargs = tree_map(lambda part: part.to(dtype) if _is_wide(part) else part, (args, kwargs))
+    with torch.autocast(device, dtype):
+        answer = usual(*args, **kwargs)
+    return tree_map(lambda part: part.float() if isinstance(part, Tensor) else part, answer)
+
+
+def _is_wide(part: object) -> bool:
+    return isinstance(part, Tensor) and part.ndim > 2 and part.is_floating_point()
 
 
 def in_full(prediction: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ import pytest
 import torch
 from diffusers.pipelines.deprecated.i2vgen_xl.pipeline_i2vgen_xl import _center_crop_wide, _resize_bilinear
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 
+from svdtrain.acceleration.levers import LEVERS, accelerate
 from svdtrain.adapters.inject import inject
 from svdtrain.adapters.spec import AdapterSpec, HalfSpec
 from svdtrain.adapters.targets import half_of
@@ -54,9 +56,8 @@ def test_a_still_teaches_the_temporal_half_nothing(case: Case, family: ModelFami
 @each
 def test_half_precision_trains_and_samples(case: Case, family: ModelFamily) -> None:
     """As on a GPU: a bf16 denoiser under autocast, fp32 encoders, T5 as it was saved; then the same frames after a rest."""
-    if case.schedule is None:
-        pytest.skip("SVD's pipeline resizes its picture under the CPU's autocast, which CUDA's does not touch")
     family.to("cpu", torch.bfloat16)
+    accelerate(family.denoiser, set(LEVERS) - {"fused_pointwise"})
     batch, draws = batch_of(case, "a cat", "two dogs"), Draws(0, (0, 1))
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
@@ -66,11 +67,22 @@ def test_half_precision_trains_and_samples(case: Case, family: ModelFamily) -> N
         noisy = family.objective.corrupt(z, torch.ones_like(z), family.objective.levels(draws.uniform("level")))
         answer = family.denoise(noisy, conditions)
     assert {z.dtype, noisy.input_BTCHW.dtype, answer.dtype, encoded.embeddings_BLD.dtype} == {torch.float32}
+    seen: list[torch.dtype] = []
+    for network in (family.denoiser, family.frozen()["vae"].encoder):
+        network.register_forward_hook(
+            lambda _, args, kwargs, out: seen.extend(_dtypes((args, kwargs, out))), with_kwargs=True
+        )
     (before,) = family.sample([case.request(family)])
+    assert set(seen) == {torch.float32}, "samplers and encoders go by fp32; autocast is within the denoiser"
+    assert not vars(family.denoiser).keys() & {"forward"}, "gone afterwards"
     family.rest()
     (after,) = family.sample([case.request(family)])
     assert before.std() > 0
     assert np.array_equal(before, after)
+
+
+def _dtypes(tree: Any) -> list[torch.dtype]:  # noqa: ANN401
+    return [leaf.dtype for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
 
 
 @each
