@@ -29,26 +29,35 @@ def _stability(base: str, name: str = "stable-video-diffusion-community") -> Lic
     return Licence("other", name, f"https://huggingface.co/{base}/blob/main/LICENSE.md", terms)
 
 
-def _thudm(base: str) -> Licence:
+def _cogvideox(base: str) -> Licence:
     terms = "It has terms for commercial use: read it first."
     return Licence("other", "cogvideox-license", f"https://huggingface.co/{base}/blob/main/LICENSE", terms)
 
 
+_XT_1_1 = "stabilityai/stable-video-diffusion-img2vid-xt-1-1"
 BASES = {
     "nano": Licence("apache-2.0"),
-    "stabilityai/stable-video-diffusion-img2vid": _stability("stabilityai/stable-video-diffusion-img2vid"),
-    "stabilityai/stable-video-diffusion-img2vid-xt": _stability("stabilityai/stable-video-diffusion-img2vid-xt"),
-    "stabilityai/stable-video-diffusion-img2vid-xt-1-1": _stability(
-        "stabilityai/stable-video-diffusion-img2vid-xt-1-1", "stable-video-diffusion-1-1-community"
-    ),
+    **{
+        base: _stability(base)
+        for base in ("stabilityai/stable-video-diffusion-img2vid", "stabilityai/stable-video-diffusion-img2vid-xt")
+    },
+    _XT_1_1: _stability(_XT_1_1, "stable-video-diffusion-1-1-community"),
     "ali-vilab/text-to-video-ms-1.7b": NON_COMMERCIAL,
     "cerspense/zeroscope_v2_576w": NON_COMMERCIAL,
-    "guoyww/animatediff-motion-adapter-v1-5-2": Licence("apache-2.0"),
-    "ali-vilab/i2vgen-xl": Licence("mit"),
-    "THUDM/CogVideoX-2b": Licence("apache-2.0"),
-    "THUDM/CogVideoX-5b": _thudm("THUDM/CogVideoX-5b"),
-    "THUDM/CogVideoX-5b-I2V": _thudm("THUDM/CogVideoX-5b-I2V"),
-    "THUDM/CogVideoX1.5-5B": _thudm("THUDM/CogVideoX1.5-5B"),
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": Licence(
+        "creativeml-openrail-m", terms="It forbids some uses, and whoever passes this on has to forbid them too."
+    ),
+    "ali-vilab/i2vgen-xl": Licence("mit", terms="Its authors say besides: for research, no commercial use."),
+    "zai-org/CogVideoX-2b": Licence("apache-2.0"),
+    **{
+        base: _cogvideox(base)
+        for base in (
+            "zai-org/CogVideoX-5b",
+            "zai-org/CogVideoX-5b-I2V",
+            "zai-org/CogVideoX1.5-5B",
+            "zai-org/CogVideoX1.5-5B-I2V",
+        )
+    },
 }
 """Hub id, or `nano` for the packaged base -> its licence."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import yaml
 from diffusers import StableVideoDiffusionPipeline
 from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
@@ -19,8 +21,8 @@ from tests.tiny_models import FRAMES, SIZE, load_tiny_svd, save_tiny_svd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 XT = "stabilityai/stable-video-diffusion-img2vid-xt"
 FACTS = CardFacts(
     title="Ink, in motion",
@@ -69,7 +71,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "with a trigger",
         {
-            **on("THUDM/CogVideoX-2b"),
+            **on("zai-org/CogVideoX-2b"),
             "pipeline_tag": "text-to-video",
             "trigger": "in my style: yes",
             "samples": ("a.mp4",),
@@ -181,6 +183,8 @@ def test_a_file_is_named_from_the_repository(name: str) -> None:
 
 
 def test_every_base_has_a_licence_a_reader_can_find() -> None:
+    configs = [yaml.safe_load(file.read_text()) for file in (ROOT / "configs" / "model").glob("*.yaml")]
+    assert {config.get("id") or config["name"] for config in configs} == licences.BASES.keys()
     for base, licence in licences.BASES.items():
         assert licence.identifier != "other" or (licence.name and base in licence.link), base
 
