@@ -38,14 +38,13 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Raise UsageError for settings that differ from the run's, but for harmless ones and those in `allowed`.
 
-    An allowed key allows those that follow it by reference: optimizer.learning_rate every half's.
+    An allowed key allows what is under it, and those that follow it by reference: optimizer.learning_rate every half's.
     """
-    leaves = {key.rpartition(".")[2] for key in allowed}
-    found = {key: pair for key, pair in changes(before, now).items() if not HARMLESS.fullmatch(key)}
+    every = changes(before, now)
     steps = "trainer.max_steps"
-    if now["optimizer"]["schedule"] == "cosine" and steps in (told := changes(before, now)):
-        found[steps] = told[steps]
-    found = {key: pair for key, pair in found.items() if key.rpartition(".")[2] not in leaves}
+    fixed = [steps] if now["optimizer"]["schedule"] == "cosine" else []
+    found = {key: pair for key, pair in every.items() if key in fixed or not HARMLESS.fullmatch(key)}
+    found = {key: pair for key, pair in found.items() if not any(_allows(one, key, every) for one in allowed)}
     if not found:
         return
     pairs = list(found.items())[:MOST_TOLD]
@@ -55,6 +54,12 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: S
     raise UsageError(
         f"the run cannot go on: {told}{more}", f"the run's own settings, or change=[{keys}] to train on with these"
     )
+
+
+def _allows(allowed: str, key: str, every: Mapping[str, Any]) -> bool:
+    """What follows by reference has the same name, and went from the same value to the same value."""
+    follows = key.rpartition(".")[2] == allowed.rpartition(".")[2] and every[key] == every.get(allowed)
+    return follows or f"{key}.".startswith(f"{allowed}.")
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
