@@ -21,7 +21,7 @@ from svdtrain.commands.report import write_page
 from svdtrain.commands.run_folder import checkpoint_of, going_on, opened
 from svdtrain.families.build import build_family, refuse_sizes
 from svdtrain.foundation.errors import LostRank, shown
-from svdtrain.foundation.hardware import choose_device, hardware, is_first_rank
+from svdtrain.foundation.hardware import hardware, is_first_rank, training_device
 from svdtrain.foundation.out_of_memory import is_out_of_memory
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.launching.launcher import leave_with_launcher
@@ -63,7 +63,7 @@ def run(config: FitConfig, overrides: list[str]) -> int:
             leave_with_launcher()
             pulse = held.enter_context(_pulse(config.trainer.watchdog, beats))
         notice = held.enter_context(Notice(speaks=is_first_rank()).heard())
-        held.enter_context(joined(choose_device(config.trainer.device)))
+        held.enter_context(joined(training_device(config.trainer.device, config.trainer.precision)))
         return _run(config, overrides, console, held, notice, pulse)
 
 

@@ -111,8 +111,6 @@ def _check_fit(config: FitConfig) -> None:
     if config.optimizer.lora_plus_ratio and config.adapter.kind not in ("lora", "rslora", "dora"):
         seen = f"optimizer.lora_plus_ratio: is about lora_B, and adapter.kind={config.adapter.kind} has none"
         raise UsageError(seen, "optimizer.lora_plus_ratio=null")
-    if config.trainer.precision == "16-mixed" and config.trainer.device == "cpu":
-        raise UsageError("trainer.precision: 16-mixed needs a GPU, and trainer.device is cpu", "trainer.precision=auto")
 
 
 def _check_space(config: SweepConfig) -> None:

@@ -16,7 +16,7 @@ class TrainerConfig(Strict):
     accumulate: Positive
     """Batches per optimizer step."""
     precision: Annotated[Literal["auto", "32", "bf16-mixed", "16-mixed"], BeforeValidator(str)]
-    """auto: bf16-mixed on a GPU that has it, 32 on a CPU."""
+    """auto: bf16-mixed on a GPU that has it, 16-mixed on one that has not, 32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"]
     devices: Positive
     """Of each machine."""

@@ -19,6 +19,15 @@ def choose_device(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def training_device(wanted: str, precision: str) -> str:
+    """Likewise. Raises UsageError for fp16 on a CPU, which scales no losses there."""
+    device = choose_device(wanted)
+    if precision == "16-mixed" and device == "cpu":
+        why = "trainer.device is cpu" if wanted == "cpu" else "torch sees no CUDA device"
+        raise UsageError(f"trainer.precision: 16-mixed needs a GPU, and {why}", "trainer.precision=auto")
+    return device
+
+
 def hardware(wanted: str) -> str:
     """What trains, in words: a card's name, or the CPU's cores."""
     if choose_device(wanted) == "cuda":
@@ -43,7 +52,7 @@ def choose_precision(wanted: str, device: str) -> str:
         return wanted
     if device == "cpu":
         return "32"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 def is_first_rank() -> bool:
