@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import svdtrain
 from svdtrain.adapters.files import save_adapter
 from svdtrain.adapters.inject import adapter_layers, adapter_parameters, peft_config
+from svdtrain.foundation.files import replacing_files
 from svdtrain.launching.control import Control
 from svdtrain.training import build
 from svdtrain.training.callbacks.average import WeightAverage
@@ -109,6 +110,10 @@ def _generic(config: FitConfig) -> list[ClipBatch]:
     return build.build_stream(data, config.model, config.seed, steps=1, accumulate=1).training(settings.generic_clips)
 
 
+ONE_FILE = "1TB"
+"""Which is replaced whole; of several, some could be of an earlier step."""
+
+
 def _write_result(
     config: FitConfig,
     family: ModelFamily,
@@ -122,7 +127,8 @@ def _write_result(
     """RUN/adapter (and RUN/adapters/step-000500), or RUN/adapter_best; RUN/denoiser after full fine-tuning."""
     if config.adapter.kind == "full":
         if not best:
-            family.denoiser.save_pretrained(run_dir / "denoiser")  # type: ignore[operator]
+            with replacing_files(run_dir / "denoiser") as staged:
+                family.denoiser.save_pretrained(staged, max_shard_size=ONE_FILE)  # type: ignore[operator]
         return
     info = replace(about, steps=str(step), results=validation.in_short())
     settings = peft_config(build.adapter_spec(config, family.spec)).to_dict()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from svdtrain.foundation.errors import SystemFault
-from svdtrain.foundation.files import packaged, replacing, write_atomic
+from svdtrain.foundation.files import packaged, replacing, replacing_files, write_atomic
 from tests.power_loss import RANDOM_STATES, Disk
 
 
@@ -30,6 +30,26 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         fail()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.mp4", "old")]
+
+
+def test_files_of_a_folder_replace_their_namesakes_or_none_does(tmp_path: Path) -> None:
+    folder = tmp_path / "denoiser"
+
+    def write(content: str, *, fail: bool) -> None:
+        with replacing_files(folder) as staged:
+            for name in ("a", "b"):
+                (staged / name).write_text(content)
+            if fail:
+                raise OSError("disk full")
+
+    write("old", fail=False)
+    (folder / "c").write_text("another's")
+    with pytest.raises(OSError, match="disk full"):
+        write("half", fail=True)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "old", "b": "old", "c": "another's"}
+    write("new", fail=False)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "new", "b": "new", "c": "another's"}
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_after_a_loss_of_power_it_is_the_old_file_or_the_new_one(tmp_path: Path) -> None:
