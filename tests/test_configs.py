@@ -37,6 +37,7 @@ def test_a_recipe_needs_no_edit_for_a_model(recipe: str, model: str) -> None:
     assert (config.name, shipped.name, config.data.source) == (recipe, model, "shards")
     assert config.data.fps == shipped.data_fps
     if recipe != "nano_pretrain":
+        assert config.data.motion_bucket == (127 if shipped.family == "svd" and shipped.id else "clip")
         assert config.optimizer.learning_rate == shipped.learning_rate
         longer = 1.5 if recipe in ("motion_lora", "camera_lora") else 1
         assert config.trainer.max_steps == longer * shipped.max_steps

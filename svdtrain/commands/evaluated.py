@@ -89,8 +89,9 @@ def data_of(config: EvaluateConfig, model: ModelConfig, first: Evaluated, source
     if where is None:
         raise UsageError(f"data: is not set, and {first.place} does not say", "data=FOLDER or data=demo:NAME")
     if told is None:
-        plain: dict[str, object] = {"fps": model.data_fps, "motion_bucket": "clip", "horizontal_flip": False}
-        told = DataConfig.model_validate({"source": where, "batch_size": 1, "workers": 0, "cache": "none", **plain})
+        plain: dict[str, object] = {"fps": model.data_fps, "motion_bucket": model.data_motion_bucket}
+        read = {"source": where, "batch_size": 1, "workers": 0, "cache": "none", "horizontal_flip": False}
+        told = DataConfig.model_validate(read | plain)
     return told.model_copy(
         update={"source": where, "order": "exact", "buckets": False, "stills": False, "windows": None}
     )

@@ -15,7 +15,7 @@ HARMLESS = re.compile(
     r"run_dir|resume|change|privacy|supervise|(memory|speed|logger)\..*"
     r"|validation\.(every|training_clips|generic|generic_clips|sample_every|sample_inputs|sample_seed|sampling_steps)"
     r"|model\.(id|revision|source|variant|motion_adapter|licence|sampling_steps|guidance|validate_every|validation_clips|preview_every"
-    r"|previews|max_steps|learning_rate|rank|batch_size|data_fps)"
+    r"|previews|max_steps|learning_rate|rank|batch_size|data_fps|data_motion_bucket)"
     r"|data\.(source|workers|batch_size|cache|cache_dir|cache_dtype|shard_cache|shard_cache_gb|decode_deadline|verify|allow_change"
     r"|on_bad_sample|max_bad_fraction)"
     r"|trainer\.(max_steps|precision|device|devices|nodes|save_every|keep_checkpoints|keep_adapters|keep_best|stop_early|report"

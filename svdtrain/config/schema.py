@@ -41,6 +41,10 @@ class ModelConfig(Strict):
     data_fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None = None
     """The rate at which frames of training clips are taken; null: each clip's own. data.fps refers to it."""
     motion_bucket_id: Annotated[int, Field(ge=0, le=255)] = 127
+    """Of samples."""
+    data_motion_bucket: Literal["clip"] | Annotated[int, Field(ge=0, le=255)] = "clip"
+    """What training clips are said to have; clip: what the dataset says of each. data.motion_bucket refers to it. Stable Video
+    Diffusion's own ids are of a measure that was not published: one for all clips leaves their meaning alone."""
     guidance: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 3.0
     """Of samples; where it rises from frame to frame, at the last."""
     noise_levels: NoiseLevels
