@@ -107,6 +107,7 @@ ROWS: list[tuple[Any, ...]] = [  # name, command, words that go wrong, exit code
     ("odd size", FIT, "model.height=65", 2, "model.height: 65 is not a multiple of 16", "model.height=64 or 80"),
     ("long warm-up", FIT, "optimizer.warmup_steps=50", 2, "optimizer.warmup_steps: 50"),
     ("pattern matches nothing", FIT, "adapter.pattern=.*attn7.*", 4, "matches 0 of", "nearest: "),
+    ("pattern unheard", FIT, "adapter.pattern=.*attn2.to_q", 2, "change nothing", "adapter.modules=attention or "),
     ("pattern is none", FIT, "adapter.pattern='(('", 4, "not a regular expression"),
     ("no unet", FIT, "model.source={w}/no_unet", 4, "no_unet: it has no folder 'unet'", "model.source=FOLDER"),
     ("no model", FIT, "model.source={w}/nothing", 4, "nothing: there is no such folder", "model.source=FOLDER"),

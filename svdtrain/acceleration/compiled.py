@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import TorchDynamoException
+from torch._functorch import config as functorch_config
 
 from svdtrain.acceleration.compiling import keep_on_disk, say_failed
 from svdtrain.acceleration.patches import Patches
@@ -56,7 +57,8 @@ class _Block:
         if self.all_blocks.failed:
             return self.usual(*args, **kwargs)
         try:
-            return self.compiled(*args, **kwargs)
+            with functorch_config.patch(force_non_lazy_backward_lowering=True):  # that it can fail here, and not later
+                return self.compiled(*args, **kwargs)
         except TorchDynamoException as error:
             self.all_blocks.fall_back(error)
             return self.usual(*args, **kwargs)

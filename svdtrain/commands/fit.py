@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from svdtrain.acceleration.attention import attention_kernels
+from svdtrain.acceleration.recompute import RUNGS
 from svdtrain.adapters.fingerprint import fingerprint
 from svdtrain.commands.fit_parts import assemble
 from svdtrain.commands.fit_report import introduce, tell
@@ -38,7 +39,7 @@ from svdtrain.training.callbacks.pulse import PulseMarks
 from svdtrain.training.checkpoint import FolderCheckpoint, step_of
 from svdtrain.training.latents import find_latents
 from svdtrain.training.loggers import build_loggers
-from svdtrain.training.ranks import joined, lost_ranks_told, meet, rank
+from svdtrain.training.ranks import joined, lost_ranks_told, meet, of_all, rank
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
@@ -73,7 +74,7 @@ def _run(
     folder = going_on(config, held)
     data = build.build_data(config)
     data.setup("fit")
-    rung = settle(config, build.build_module, sizes=data.sizes)
+    rung = _agreed(settle(config, build.build_module, sizes=data.sizes), config, data)
     given, config = config, with_rung(config, rung.name) if rung else config
     family = build_family(config.model)
     refuse_sizes(family, data.sizes)
@@ -144,6 +145,16 @@ def _begun(record: RunRecord, data: ClipDataModule, first_step: int, known: dict
     record.update(state="running", **known)
     record.events.add("resume" if first_step else "start", first_step)
     data.bad_samples.write_to(record.run_dir / "bad_samples.jsonl")
+
+
+def _agreed(rung: Rung | None, config: FitConfig, data: ClipDataModule) -> Rung | None:
+    """The rung of the rank that has the least room: ranks whose base is in parts compute, and fetch, alike."""
+    names = [name for name in of_all(rung.name if rung else None) if name]
+    least = max(names, key=RUNGS.index, default=None)
+    if rung is None or least is None or least == rung.name:
+        return rung
+    lower = settle(with_rung(config, least), build.build_module, sizes=data.sizes)
+    return lower and replace(lower, why=f"{lower.why}; another rank has less room")
 
 
 def _foreknown(config: FitConfig, family: ModelFamily, rung: Rung | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from svdtrain.foundation.files import packaged
 from svdtrain.foundation.out_of_memory import shown_size
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.planning.cards import CARDS, CONTEXT, MARGIN, card_of
+from svdtrain.planning.duration import encodes_anew
 from svdtrain.planning.experience import RUNS, by_runs, experience
 from svdtrain.planning.ladder import with_rung
 from svdtrain.planning.plan import plan, room_on, seconds_on
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from svdtrain.planning.plan import OnCard, Plan
 
 
+NAMED = 4
+"""Cards at most for which it is said what would fit: with more, somebody looks for a card."""
+
+
 def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
     """Foretell, and print."""
     quiet_packages()
@@ -41,7 +46,7 @@ def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
     clips = data.describe().train_clips if data else None
     sizes, known = data.sizes if data else (), _known(config)
     found = plan(config, build.build_module, chosen, sizes=sizes, clips=clips, price=config.price, known=known)
-    least = _less(config, found, data) if not any(one.rung for one in found.cards) else []
+    least = _less(config, found, data) if not all(one.rung for one in found.cards) and len(found.cards) <= NAMED else []
     console = Console(highlight=False, soft_wrap=True)
     if config.format == "json":
         told = {"model": config.model.name, "published_sizes": published, "clips": clips}
@@ -52,6 +57,9 @@ def run(config: PlanConfig, overrides: list[str]) -> None:  # noqa: ARG001
         console.print(f"clips unknown: {unknown}")
     for words in least:
         console.print(f"needs less     {words}")
+    if encodes_anew(config):
+        once = "encodes clips once: python -m svdtrain cache makes it"
+        console.print(f"each step encodes its clips, which is in its time; data.cache=disk {once}")
 
 
 def _known(config: PlanConfig) -> dict[str, Experience]:
@@ -93,8 +101,9 @@ def _data(config: PlanConfig) -> tuple[ClipDataModule | None, str]:
 
 
 def _less(config: PlanConfig, found: Plan, data: ClipDataModule | None) -> list[str]:
-    """What needs less than the least rung, the cheapest change first, and whether it would fit the largest of the cards."""
-    memory, room = found.step.memory, max(room_on(config, CARDS[one.card]) for one in found.cards)
+    """What needs less than the least rung, the cheapest change first, and whether it would fit the largest card that it has
+    to: of those that nothing fits as it is."""
+    memory, room = found.step.memory, max(room_on(config, CARDS[one.card]) for one in found.cards if not one.rung)
     rung = min(memory, key=lambda name: memory[name].peak)
     ahead, sizes = config.data.cache == "disk", data.sizes if data else ()
     least = with_rung(config, rung)
@@ -151,6 +160,6 @@ def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, 
 def _row(one: OnCard, *, priced: bool) -> list[str]:
     cost = ["" if one.cost is None else f"{one.cost:.2f}"] * priced
     room = f"{CARDS[one.card].mebibytes / 1024:.0f} GiB"
-    if one.rung is None:
+    if one.rung is None or one.step_seconds is None or one.hours is None:
         return [one.card, room, "does not fit", "", "", *cost]
     return [one.card, room, one.rung, f"{one.step_seconds:.2f}", duration(3600 * one.hours), *cost]

@@ -42,6 +42,8 @@ class FamilySpec:
     """It has an image encoder of CLIP's kind, by which pictures can be compared."""
     reads_motion: bool = False
     """It is told a motion bucket."""
+    unheard: str = ""
+    """Regular expression over full names of modules whose adapters change nothing: a softmax over one token is 1 anyway."""
     also_loads: tuple[str, ...] = ()
     """Other pipelines whose folders hold what it needs."""
 

@@ -48,6 +48,7 @@ SPEC = FamilySpec(
     frames_alone=True,
     embeds_images=True,
     reads_motion=True,
+    unheard=r".*\.attn2\.(to_q|to_k)",
 )
 
 

@@ -76,12 +76,19 @@ LINK = 27e9
 
 
 def card_of(name: str) -> str:
-    """The name in the table of a card that is written in any way: RTX 4090 is rtx4090. Raises UsageError for an unknown one."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    known = {re.sub(r"[^a-z0-9]", "", key): key for key in CARDS}
+    """The name in the table of a card that is written in any way: RTX 4090 is rtx4090, A100 80GB is a100.
+
+    Raises UsageError for an unknown one.
+    """
+    known = {_plain(name): key for key, card in CARDS.items() for name in (key, card.title)}
+    plain = _plain(name).removeprefix("nvidia")
     if plain not in known:
         raise UsageError(f"card={name}: not in the table; {nearest(plain, CARDS)}", f"card={'|'.join(CARDS)}")
     return known[plain]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def card_named(said: str) -> str | None:

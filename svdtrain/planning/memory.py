@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from svdtrain.planning.costs import Costs
 
+_LOW_IN_AUTOCAST = "convolution"
+"""Likewise in half precision: the CPU knows conv2d and its kin alone."""
 _FP32_IN_AUTOCAST = ("layer_norm", "group_norm", "rms_norm", "upsample_nearest2d", "upsample_nearest3d", "softmax.int")
 """Of AT_FORALL_FP32 and its kin (ATen/autocast_mode.h), what denoisers apply to large tensors; the CPU leaves it in bf16."""
 
@@ -113,8 +115,9 @@ class LiveStorages(UncompiledMode):
 
 @contextmanager
 def cuda_precision() -> Iterator[None]:
-    """For a while, the CPU's autocast computes in fp32 what CUDA's does."""
+    """For a while, the CPU's autocast computes in fp32, and in half precision, what CUDA's does."""
     with _scoped_library("aten", "IMPL") as library:
+        library.impl(_LOW_IN_AUTOCAST, partial(_in_half, _operation(_LOW_IN_AUTOCAST)), "AutocastCPU")
         for name in _FP32_IN_AUTOCAST:
             library.impl(name, partial(_in_fp32, _operation(name)), "AutocastCPU")
         yield
@@ -127,6 +130,15 @@ def _operation(name: str) -> Callable[..., Any]:
 
 def _in_fp32(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
     args, kwargs = tree_map(_upcast, (args, kwargs))
+    with torch.autocast("cpu", enabled=False):
+        return operation(*args, **kwargs)
+
+
+def _in_half(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    half = torch.get_autocast_dtype("cpu")
+    args, kwargs = tree_map(
+        lambda one: one.to(half) if isinstance(one, Tensor) and one.is_floating_point() else one, (args, kwargs)
+    )
     with torch.autocast("cpu", enabled=False):
         return operation(*args, **kwargs)
 

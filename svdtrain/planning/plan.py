@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from svdtrain.acceleration.recompute import RUNGS
 from svdtrain.planning.cards import CARDS, seconds
 from svdtrain.planning.disk import bytes_of_fit
-from svdtrain.planning.duration import step_seconds
+from svdtrain.planning.duration import encodes_anew, step_seconds
 from svdtrain.planning.experience import NONE, Experience
 from svdtrain.planning.ladder import bytes_of
 from svdtrain.planning.memory import MemoryPrediction
@@ -49,8 +49,9 @@ class OnCard:
     card: str
     rung: str | None
     """The fastest that fits (or the settings' own, if it fits); None where none does."""
-    step_seconds: float = 0.0
-    hours: float = 0.0
+    step_seconds: float | None = None
+    """None, as what follows, where none does."""
+    hours: float | None = None
     """Of all steps, encoding each clip once, validations and samples."""
     cost: float | None = None
     known: Experience = NONE
@@ -176,18 +177,30 @@ def _on_card(
     there = OnCard(name, rung, known=known)
     if rung is None:
         return there
-    each, with_all_kept = (seconds_on(there, config, step, name) for name in (rung, "none"))
+    each = seconds_on(there, config, step, rung)
     spent = each * config.trainer.max_steps * config.trainer.accumulate
-    spent += (clips or 0) / config.data.batch_size * known.ratio * seconds(step.costs[ENCODING], card)
-    spent += FORWARD * with_all_kept / config.data.batch_size * _forwards(config)
+    if not encodes_anew(config):
+        spent += (
+            _windows(config, clips or 0) / config.data.batch_size * known.ratio * seconds(step.costs[ENCODING], card)
+        )
+    spent += FORWARD * known.ratio * seconds(step.costs["none"], card) / config.data.batch_size * _forwards(config)
     hours = spent / 3600
-    cost = None if price is None else hours * price * config.trainer.devices
+    cost = None if price is None else hours * price * config.trainer.ranks
     return replace(there, step_seconds=each, hours=hours, cost=cost)
+
+
+def _windows(config: FitConfig, clips: int) -> int:
+    """That are encoded once, and kept: in memory, of those that come up alone."""
+    drawn = config.trainer.max_steps * config.trainer.accumulate * config.data.batch_size * config.trainer.ranks
+    windows = clips * (config.data.windows or 1) * (1 + config.data.horizontal_flip)
+    return windows if config.data.cache == "disk" else min(windows, drawn)
 
 
 def _forwards(config: FitConfig) -> int:
     """Of single clips: validations on their noise levels, and samples with guidance."""
     looks, steps = config.validation, config.trainer.max_steps
-    validations = (steps // looks.every + 1) * looks.clips * len(looks.sigmas)
-    samples = (steps // looks.sample_every + 2) * looks.sample_inputs * looks.sampling_steps * 2
+    clips = looks.clips + looks.training_clips + looks.generic_clips * (looks.generic is not None)
+    validations = (steps // looks.every + 1) * clips * len(looks.sigmas)
+    arms = 1 + (config.optimizer.ema_decay is not None)
+    samples = (1 + (steps // looks.sample_every + 1) * arms) * looks.sample_inputs * looks.sampling_steps * 2
     return validations + samples

@@ -69,7 +69,7 @@ def predict_rungs(
 ) -> Iterator[tuple[str, MemoryPrediction]]:
     """The same for each of these rungs, whatever the settings' is; each is worked out when it is asked for.
 
-    What offload lets wait in the CPU's memory is not in the figure. on_gpu: None, as it is here. costs: gets the operations
+    What offload lets wait in the CPU's memory is not in a GPU's figure. on_gpu: None, as it is here. costs: gets the operations
     of each rung's step, and, apart from them, of encoding its clips as ENCODING. family: of blank_family and plain settings,
     where it is there; it is used up.
     """
@@ -98,7 +98,8 @@ def predict_rungs(
             return _loss(family, _batch(config, size, encoded, whole=not encoded_ahead), config)
 
         for rung in rungs:
-            patches = recompute(family.denoiser, rung, family.spec.repeated_blocks, ELSEWHERE)
+            waits = ELSEWHERE if on_gpu else None  # on a CPU what waits in its memory waits here
+            patches = recompute(family.denoiser, rung, family.spec.repeated_blocks, waits)
             watch = costs.setdefault(rung, Costs()) if costs is not None else None
             predicted = denoiser.step(loss, beside=beside, autocast=autocast, costs=watch)
             patches.close()

@@ -29,7 +29,7 @@ def _stability(base: str, name: str = "stable-video-diffusion-community") -> Lic
     return Licence("other", name, f"https://huggingface.co/{base}/blob/main/LICENSE.md", terms)
 
 
-def _cogvideox(base: str) -> Licence:
+def _zai(base: str) -> Licence:
     terms = "It has terms for commercial use: read it first."
     return Licence("other", "cogvideox-license", f"https://huggingface.co/{base}/blob/main/LICENSE", terms)
 
@@ -50,7 +50,7 @@ BASES = {
     "ali-vilab/i2vgen-xl": Licence("mit", terms="Its authors say besides: for research, no commercial use."),
     "zai-org/CogVideoX-2b": Licence("apache-2.0"),
     **{
-        base: _cogvideox(base)
+        base: _zai(base)
         for base in (
             "zai-org/CogVideoX-5b",
             "zai-org/CogVideoX-5b-I2V",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,7 @@ from svdtrain.training.precision import precision_plugin
 from svdtrain.training.strategy import FlatReduction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pytorch_lightning.callbacks import Callback
     from pytorch_lightning.loggers import Logger
@@ -138,6 +139,7 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
     else:
         spec = adapter_spec(config, family.spec)
         halves = inject(family.denoiser, spec, seed=config.seed)
+        _heard(halves, family.spec)
         rates = {half: settings.learning_rate for half, settings in spec.halves.items()}
     accelerate(family.denoiser, config.speed.levers)
     blocks, mode = family.spec.repeated_blocks, config.speed.mode
@@ -166,6 +168,17 @@ def build_module(config: FitConfig, family: ModelFamily) -> FineTuning:
         denoiser_dtype=DTYPES[precision],
         shard_base=config.memory.shard_base,
     )
+
+
+def _heard(modules: Iterable[str], spec: FamilySpec) -> None:
+    """Raise UsageError where a pattern matches nothing but modules that change nothing; warn of some."""
+    names = list(modules)
+    unheard = [name for name in names if spec.unheard and re.fullmatch(spec.unheard, name)]
+    said = f"adapter.pattern: {len(unheard)} of the {len(names)} modules that it matches change nothing, such as {unheard[:1]}"
+    if unheard and len(unheard) == len(names):
+        raise UsageError(said, f"adapter.modules={' or '.join(spec.targets)}, or a pattern of others")
+    if unheard:
+        log.warning("%s: better left out", said)
 
 
 def build_trainer(

@@ -71,6 +71,15 @@ def lost_ranks_told(when: Callable[[], str] = str) -> Iterator[None]:
         raise
 
 
+def of_all(value: Any) -> list[Any]:  # noqa: ANN401
+    """What each rank has, by rank, on all."""
+    if not distributed.is_initialized():
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return found
+
+
 def from_first(value: Any) -> Any:  # noqa: ANN401
     """What the first rank has, on all."""
     if not distributed.is_initialized():

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor import compile_fx
 
 from svdtrain.acceleration.compiled import compile_blocks
 from svdtrain.acceleration.compiling import CACHE, CompileClock
@@ -121,6 +122,28 @@ assert not any("forward" in vars(block) for block in network)
     first, second = done.stderr.strip().splitlines()
     assert "speed.mode=graphs needs a GPU" in first
     assert "compiling failed" in second
+
+
+class Doubled(nn.Linear):
+    def forward(self, rows: Tensor) -> Tensor:
+        return super().forward(rows).tanh()
+
+
+def test_a_backward_pass_that_cannot_be_compiled_is_found_out_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler fails at the forward pass, where the block can still run as it was."""
+    usual = compile_fx.fx_codegen_and_compile
+
+    def failing(*args: Any, is_backward: bool = False, **kwargs: Any) -> Any:  # noqa: ANN401
+        if is_backward:
+            raise RuntimeError("no kernel for this")
+        return usual(*args, is_backward=is_backward, **kwargs)
+
+    monkeypatch.setattr(compile_fx, "fx_codegen_and_compile", failing)
+    network = nn.Sequential(Doubled(4, 4), Doubled(4, 4))
+    compiled = compile_blocks(network, ("Doubled",), "compile")
+    network(torch.ones(2, 4)).sum().backward()
+    assert "no kernel for this" in compiled.failed
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 def test_a_fit_goes_on_without_and_says_so(tmp_path: Path) -> None:

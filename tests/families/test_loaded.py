@@ -68,7 +68,8 @@ def test_half_precision_trains_and_samples(case: Case, family: ModelFamily) -> N
         answer = family.denoise(noisy, conditions)
     assert {z.dtype, noisy.input_BTCHW.dtype, answer.dtype, encoded.embeddings_BLD.dtype} == {torch.float32}
     seen: list[torch.dtype] = []
-    for network in (family.denoiser, family.frozen()["vae"].encoder):
+    networks: list[Any] = [family.denoiser, family.frozen()["vae"].encoder]
+    for network in networks:
         network.register_forward_hook(
             lambda _, args, kwargs, out: seen.extend(_dtypes((args, kwargs, out))), with_kwargs=True
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.out_of_memory import shown_size
 from svdtrain.planning.ladder import bytes_of, settle, with_rung
 from svdtrain.planning.memory import measure_step
-from svdtrain.planning.training_step import ELSEWHERE, _batch, _loss, plain, predict_fit, predict_rungs
+from svdtrain.planning.training_step import _batch, _loss, plain, predict_fit, predict_rungs
 from svdtrain.reporting.run_record import RunRecord
 from svdtrain.training.build import build_module
 from tests.planning.settings import settings_of, tiny
@@ -90,7 +91,7 @@ def test_the_allocator_gives_out_what_each_rung_was_predicted(rung: str, tmp_pat
     config = settings_of("svd", tmp_path, *AUTO)
     family = build_family(config.model)
     build_module(plain(config), family)
-    recompute(family.denoiser, rung, family.spec.repeated_blocks, ELSEWHERE)
+    recompute(family.denoiser, rung, family.spec.repeated_blocks)
     others = [t for network in family.frozen().values() for t in (*network.parameters(), *network.buffers())]
     frozen = [t for t in (*family.denoiser.parameters(), *family.denoiser.buffers()) if not t.requires_grad]
     before = sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in (*others, *frozen)}.values())
@@ -106,6 +107,18 @@ def test_the_allocator_gives_out_what_each_rung_was_predicted(rung: str, tmp_pat
         most = max(most, in_use)
     [(_, predicted)] = predict_rungs(config, build_module, [rung])
     assert predicted.peak == pytest.approx(most, rel=0.02)
+
+
+def test_ranks_take_the_rung_of_the_one_with_the_least_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings_of("svd", tmp_path, *AUTO, "memory.budget=1GiB")
+    rung, data = settle(config, build_module), SimpleNamespace(sizes=())
+    assert rung
+    for others, wanted in ((["none", "none"], "none"), (["none", "blocks", "feed_forward"], "blocks")):
+        monkeypatch.setattr(fit, "of_all", lambda _, others=others: others)
+        agreed = fit._agreed(rung, config, data)  # type: ignore[arg-type]
+        assert agreed
+        assert (agreed.name, "another rank" in agreed.why) == (wanted, wanted != "none")
+    assert agreed.predicted == settle(with_rung(config, "blocks"), build_module).predicted  # type: ignore[union-attr]
 
 
 def test_a_budget_that_no_rung_meets_names_the_least_and_a_mend(tmp_path: Path) -> None:

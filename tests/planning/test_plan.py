@@ -51,9 +51,16 @@ def test_a_slow_host_is_the_least_that_a_step_takes() -> None:
     assert seconds(costs, H200) == pytest.approx(costs.calls * HOST)
 
 
-@pytest.mark.parametrize("name", ["rtx4090", "RTX 4090", "A100_40GB", "a100-40gb"])
-def test_cards_are_found_in_any_spelling(name: str) -> None:
-    assert CARDS[card_of(name)].mebibytes in (24564, 40960)
+SPELLINGS = {
+    "rtx4090": ("rtx4090", "RTX 4090", "NVIDIA GeForce RTX 4090"),
+    "a100_40gb": ("A100_40GB", "a100-40gb", "A100 40GB"),
+    "a100": ("a100", "A100 80GB", "a100_80gb"),
+}
+
+
+@pytest.mark.parametrize(("card", "name"), [(card, name) for card, names in SPELLINGS.items() for name in names])
+def test_cards_are_found_in_any_spelling(card: str, name: str) -> None:
+    assert card_of(name) == card
 
 
 @pytest.mark.parametrize(
@@ -127,6 +134,27 @@ def test_a_plan_tells_rungs_cards_and_costs(capsys: pytest.CaptureFixture[str]) 
     assert [(card["card"], card["rung"]) for card in plan["cards"]] == [("rtx4090", "none"), ("h200", "none")]
     assert plan["cards"][0]["cost"] == pytest.approx(2 * plan["cards"][0]["hours"])
     assert not plan["needs_less"]
+
+
+def test_hours_are_of_what_a_run_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """Encoding in each step, unless windows of clips come again; whatever is looked at; and every rank is paid."""
+
+    def of(*words: str) -> dict[str, Any]:
+        return told(capsys, "card=rtx3060", "price=1", "trainer.max_steps=1000", *words)["cards"][0]
+
+    plain, kept = of(), of("data.windows=1")
+    assert plain["step_seconds"] == of("data.cache=none")["step_seconds"] > kept["step_seconds"]
+    assert kept["hours"] < of("data.windows=4", "data.horizontal_flip=true")["hours"] < plain["hours"]
+    for more in (["validation.training_clips=90"], ["optimizer.ema_decay=0.9"]):
+        assert of(*more)["hours"] > plain["hours"]
+    ranks = of("trainer.devices=2", "trainer.nodes=2")
+    assert ranks["cost"] == pytest.approx(4 * ranks["hours"])
+
+
+def test_of_a_card_that_nothing_fits_there_is_no_time(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = told(capsys, "card=[t4,h200]", "memory.budget=10MiB", "price=1")
+    assert {(one["rung"], one["step_seconds"], one["hours"], one["cost"]) for one in plan["cards"]} == {(None,) * 4}
+    assert plan["needs_less"]
 
 
 @pytest.mark.slow
