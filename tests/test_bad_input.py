@@ -136,6 +136,7 @@ ROWS: list[tuple[Any, ...]] = [  # name, command, words that go wrong, exit code
     ("folder without images", GENERATE, "image={w}/empty", 3, "the folder holds no pictures"),
     ("result exists", GENERATE, "out={w}/video.mp4", 2, "{w}/video.mp4 exists already"),
     ("sheet of the result exists", GENERATE, "out={w}/text.mp4", 2, "{w}/text.png exists already"),
+    ("result nowhere", GENERATE, "out={w}/a.png/new.mp4", 5, "{w}/a.png cannot be written: Not a directory"),
     ("result no mp4", GENERATE, "out={w}/new.gif", 2, "one video is written to an mp4 file"),
     ("strengths too many", GENERATE, "strength=[1.0,0.5]", 2, "2 numbers for 1 adapters"),
     ("strength nan", GENERATE, "strength=nan", 2, "strength: nan is not allowed"),

@@ -17,6 +17,7 @@ from svdtrain.families.build import build_family, refuse_sizes
 from svdtrain.foundation.errors import DataError, SystemFault
 from svdtrain.foundation.hardware import choose_device
 from svdtrain.foundation.quiet import quiet_packages
+from svdtrain.foundation.space import refuse_unwritable
 from svdtrain.training import build
 from svdtrain.training.encoding_ahead import fill_shard, jobs_by_shard
 from svdtrain.training.latents import cache_folder, recipe_of
@@ -38,7 +39,8 @@ def run(config: CacheConfig, overrides: list[str]) -> None:  # noqa: ARG001
     refuse_sizes(family, data.sizes)
     device = choose_device(config.trainer.device)
     recipe = recipe_of(config, family)
-    cache = LatentCache(folder := cache_folder(config), recipe)
+    refuse_unwritable(folder := cache_folder(config))
+    cache = LatentCache(folder, recipe)
     shards = list(jobs_by_shard(data.stream, recipe))[mine]
     family.encoders_to(device)
     with _Count(console, sum(len(shard.jobs) for shard in shards)) as count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import asdict
 from secrets import token_hex
@@ -105,7 +106,8 @@ def tell(console: Console, folder: Path, decision: Decision, told: dict[str, Any
     console.print(told["sentence"])
     console.print(str(folder / JSON))
     if best := decision.choice.best:
-        words = "base_only=true" if best.strength == even(0) else f"adapter={folder / BEST} strength={best.strength}"
+        used = [f"adapter={folder / BEST}", f"strength={best.strength}"]
+        words = shlex.join(["base_only=true"] if best.strength == even(0) else used)
         console.print(f"use it         python -m svdtrain generate {words} …")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ def run(config: ControlConfig, overrides: list[str]) -> None:  # noqa: ARG001
         raise UsageError(f"run={folder}: it is no run folder", "give a folder under runs/")
     if not is_held(folder):
         raise UsageError(
-            f"run={folder}: nothing trains there", f"go on with it: python -m svdtrain fit resume={folder} …"
+            f"run={folder}: nothing trains there",
+            f"go on with it: its own command and {shlex.quote(f'resume={folder}')}",
         )
     control = Control(folder)
     control.ask(config.request)

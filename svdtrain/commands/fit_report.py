@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from svdtrain.acceleration.attention import kernel_at_work
@@ -106,7 +107,7 @@ def tell(
     if stopped:
         console.print(
             f"stopped at step {record.fields['step']}; go on with: python -m svdtrain fit "
-            f"{' '.join(record.fields['overrides'])} resume={run_dir}",
+            f"{shlex.join([*record.fields['overrides'], f'resume={run_dir}'])}",
             highlight=False,
             soft_wrap=True,
         )
@@ -129,7 +130,7 @@ def tell(
     spec = spec_of(config.model.family)
     words = [f"adapter={run_dir}", *["image=PICTURE"] * spec.needs_image, *["prompt=TEXT"] * spec.needs_text]
     console.print(
-        f"use it         python -m svdtrain generate {' '.join(words)} out=video.mp4",
+        f"use it         python -m svdtrain generate {shlex.join(words)} out=video.mp4",
         highlight=False,
         soft_wrap=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def _page(config: InspectConfig, found: Survey, overrides: list[str], viewer: _V
         tiles=sections.tiles(found),
         advice=advise(found, wanted, near, refusal),
         sections=tuple(chapter for chapter in chapters if chapter),
-        footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain inspect {' '.join(redacted(overrides))}",
+        footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain inspect {shlex.join(redacted(overrides))}",
     )
 
 

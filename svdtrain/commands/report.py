@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +116,7 @@ def comparison_of(runs: dict[str, RunFiles], child: DecodeChild | None = None) -
             tiles=comparison.tiles(runs),
             advice=(),
             sections=tuple(sections),
-            footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain report {' '.join(runs)}",
+            footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain report {shlex.join(runs)}",
             verdict=comparison.verdict(runs),
         )
 
@@ -140,6 +141,6 @@ def _page(found: RunFiles, sections: list[Section]) -> Page:
         tiles=(*filter(None, [choice.tile(found), choice.motion_tile(found)]), *findings.tiles(found)),
         advice=(),
         sections=tuple(sections),
-        footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain report {found.folder.resolve().name}",
+        footer=f"svdtrain {svdtrain.__version__} · python -m svdtrain report {shlex.quote(found.folder.resolve().name)}",
         verdict=findings.verdict(found),
     )

@@ -93,11 +93,17 @@ def _seen(folder: Path) -> Path:
 def checkpoint_of(config: FitConfig, record: RunRecord, base: str) -> Path | None:
     """The newest whole checkpoint of a run that goes on with these settings, on this base; None where it has saved none.
 
-    Raises UsageError for a run that is complete, ModelError where no checkpoint is whole, or for another base.
+    Raises UsageError for a run that is complete or has lost its checkpoints; ModelError where none of them is whole, or for
+    another base.
     """
     newest, passed_over = from_first(newest_whole(record.run_dir))  # a network's folder may show ranks different ones
     if not newest and passed_over:
         raise ModelError(f"{passed_over[0]}; none of its checkpoints is whole", "start a new run, in another folder")
+    if not newest and (saved := record.events.latest("save")):
+        raise UsageError(
+            f"{record.run_dir}: it has trained {saved} steps and its checkpoints are gone, so it cannot go on",
+            "run_dir=FOLDER, a new one; its adapter stays",
+        )
     if not newest:
         return None
     for line in passed_over if is_first_rank() else ():

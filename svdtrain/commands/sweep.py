@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -48,7 +49,9 @@ def run(config: SweepConfig, overrides: list[str]) -> int:
             fit = Fit([*_flags(sys.argv), *words], trial.params, folder / f"trial-{trial.number:03d}")
             outcome = fit.run(notice, trial.looked)
             if notice.received:
-                console.print(f"stopped; go on with: python -m svdtrain sweep {' '.join(overrides)} out={folder}")
+                console.print(
+                    f"stopped; go on with: python -m svdtrain sweep {shlex.join([*overrides, f'out={folder}'])}"
+                )
                 return notice.exit_code
             study.tell(trial, outcome)
             if outcome.is_mistake and len(study.tried()) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +57,15 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: S
     )
 
 
-def _allows(allowed: str, key: str, every: Mapping[str, Any]) -> bool:
-    """What follows by reference has the same name, and went from the same value to the same value."""
-    follows = key.rpartition(".")[2] == allowed.rpartition(".")[2] and every[key] == every.get(allowed)
-    return follows or f"{key}.".startswith(f"{allowed}.")
+def _allows(allowed: str, key: str, every: Mapping[str, tuple[Any, Any]]) -> bool:
+    """What follows by reference has the same name, and went from the same value to the same, or grew by the same factor."""
+    namesake = key.rpartition(".")[2] == allowed.rpartition(".")[2]
+    return f"{key}.".startswith(f"{allowed}.") or (namesake and allowed in every and _alike(every[key], every[allowed]))
+
+
+def _alike(change: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    numbers = all(isinstance(one, int | float) for one in (*change, *other))
+    return change == other or (numbers and math.isclose(change[1] * other[0], other[1] * change[0], rel_tol=1e-9))
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401

@@ -20,6 +20,8 @@ from svdtrain.foundation.errors import UsageError, nearest, shown
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pydantic import BaseModel
 
 MOST_JOBS = 1000
@@ -105,7 +107,7 @@ def _inner(value: object) -> list[object]:
 def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) -> list[str]:
     """Overrides in Hydra's grammar: words without a key get theirs, and A,B is [A,B] where the schema wants a list.
 
-    Paths are quoted, so that their characters mean nothing.
+    Paths are quoted, so that their characters mean nothing, and so is whatever that grammar cannot read.
     """
     lists: tuple[str, ...] = getattr(schema, "comma_lists", ())
     texts: tuple[str, ...] = getattr(schema, "texts", ())
@@ -116,7 +118,7 @@ def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) ->
             words.append(argument)
         elif key in lists and equals and value != "null" and not value.startswith("["):
             made.append(f"{key}=[{','.join(map(quoted, value.split(',')))}]")
-        elif key in texts and value not in ("", "null", "???") and value[0] not in "'\"":
+        elif _is_text(argument, texts):
             made.append(f"{key}={quoted(value)}")
         else:
             made.append(argument)
@@ -127,6 +129,22 @@ def _in_full(arguments: list[str], bare: str, schema: type[BaseModel] | None) ->
         raise UsageError(f"{shown(words[1])}: one {bare} at a time", hint)
     value = f"[{','.join(map(quoted, words))}]" if bare in lists else quoted(words[0])
     return [f"{bare}={value}", *made]
+
+
+def _is_text(line: str, texts: Collection[str]) -> bool:
+    """Of a key that wants one; or of any key, where Hydra's grammar, which knows no umlaut and no tilde, cannot read it."""
+    key, _, value = line.partition("=")
+    if value in ("", "null", "???") or value[0] in "'\"":
+        return False
+    if key in texts or value[0] in "[{":
+        return key in texts
+    try:
+        OverridesParser.create().parse_overrides([line])
+    except COMPOSITION_ERRORS:
+        return True
+    except (ValueError, RecursionError):  # which _parsed tells
+        return False
+    return False
 
 
 def quoted(text: str) -> str:

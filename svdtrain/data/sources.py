@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -139,7 +140,7 @@ def _tars(path: Path, said: str) -> list[Path]:
         if tars:
             return tars
     if any(file.suffix.lower().removeprefix(".") in VIDEO_EXTENSIONS for file in path.rglob("*")):
-        hint = f"prepare them first: python -m svdtrain prepare source={said} out=OUT, then data.source=OUT"
+        hint = f"prepare them first: python -m svdtrain prepare {shlex.quote(f'source={said}')} out=OUT, then data.source=OUT"
         raise DataError(f"data.source={said!r} holds plain videos, no .tar shards", hint)
     raise DataError(f"data.source={said!r} holds no .tar shards", WANTED)
 

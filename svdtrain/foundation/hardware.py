@@ -15,7 +15,10 @@ DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.f
 def choose_device(wanted: str) -> str:
     """`cuda` or `cpu`. Raises UsageError when cuda is wanted and absent."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("trainer.device=cuda: torch sees no CUDA device", "use device=auto, or mend the driver")
+        raise UsageError(
+            "trainer.device=cuda: torch sees no CUDA device",
+            "trainer.device=auto (of other commands device=auto), or mend the driver",
+        )
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from svdtrain.foundation.errors import UsageError
+from svdtrain.foundation.space import refuse_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,7 +24,10 @@ class Outputs:
 
 
 def outputs_of(out: Path, names: Collection[str], *, drawn: bool) -> Outputs:
-    """out itself for one video, else OUT/NAME.mp4. Raises UsageError for a file that exists, and for a wrong kind of out."""
+    """out itself for one video, else OUT/NAME.mp4.
+
+    Raises UsageError for a file that exists, and for a wrong kind of out; SystemFault where nothing can be written.
+    """
     if len(names) == 1:
         videos, sheet = [out], out.with_suffix(".png")
         if out.suffix.lower() != ".mp4":
@@ -36,4 +40,5 @@ def outputs_of(out: Path, names: Collection[str], *, drawn: bool) -> Outputs:
     taken = next((file for file in [*videos, *first_frames, sheet] if file.exists()), None)
     if taken:
         raise UsageError(f"out={out}: {taken} exists already", "choose another name; nothing is overwritten")
+    refuse_unwritable(sheet.parent)
     return Outputs(videos, first_frames, sheet)

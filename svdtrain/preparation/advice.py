@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -109,7 +110,7 @@ def _of_folder(survey: Survey) -> Iterator[Advice]:
     yield Advice(
         False,
         "These are plain files: clips are not cut, measured or checked yet",
-        f"python -m svdtrain prepare source={survey.source} out=DATASET, then inspect DATASET.",
+        f"python -m svdtrain prepare {shlex.quote(f'source={survey.source}')} out=DATASET, then inspect DATASET.",
     )
 
 

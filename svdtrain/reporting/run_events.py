@@ -28,6 +28,11 @@ class RunEvents:
                 told = {"time": round(time.time(), 3), "event": event, "step": step, **about}
                 self._lines.append(redacted(told))
 
+    def latest(self, event: Event) -> int | None:
+        """The step of the latest such event in the run folder; None where there is none."""
+        steps = [row["step"] for row in self._lines.rows() if row and row.get("event") == event and "step" in row]
+        return steps[-1] if steps else None
+
 
 SILENT = RunEvents(Path(), writes=False)
 """Of a training without a run folder."""

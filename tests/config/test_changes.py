@@ -9,7 +9,7 @@ from svdtrain.foundation.errors import UsageError
 
 BEFORE = {
     "optimizer": {"learning_rate": 1e-4, "weight_decay": 0.01, "schedule": "constant"},
-    "adapter": {"spatial": {"learning_rate": 1e-4}, "temporal": {"learning_rate": 1e-4}},
+    "adapter": {"spatial": {"learning_rate": 1e-4}, "temporal": {"learning_rate": 2e-5}},
     "model": {"noise_levels": {"mean": 1.0}, "condition_noise": {"mean": -3.0}},
     "trainer": {"max_steps": 10},
     "seed": 0,
@@ -18,16 +18,19 @@ CASES = {
     "the key itself": ({"seed": 1}, ["seed"], ""),
     "another key": ({"seed": 1, "optimizer.weight_decay": 0.0}, ["seed"], "optimizer.weight_decay was 0.01"),
     "what follows it": (
-        dict.fromkeys(
-            ["optimizer.learning_rate", "adapter.spatial.learning_rate", "adapter.temporal.learning_rate"], 2e-4
-        ),
+        dict.fromkeys(["optimizer.learning_rate", "adapter.spatial.learning_rate"], 2e-4),
+        ["optimizer.learning_rate"],
+        "",
+    ),
+    "what follows it by a factor": (
+        {"optimizer.learning_rate": 3e-4, "adapter.temporal.learning_rate": 6e-5},
         ["optimizer.learning_rate"],
         "",
     ),
     "one that does not follow": (
         {"adapter.spatial.learning_rate": 2e-4, "adapter.temporal.learning_rate": 3e-4},
         ["adapter.spatial.learning_rate"],
-        "adapter.temporal.learning_rate was 0.0001, now it is 0.0003",
+        "adapter.temporal.learning_rate was 2e-05, now it is 0.0003",
     ),
     "a namesake": (
         {"model.noise_levels.mean": 0.7, "model.condition_noise.mean": -2.0},

@@ -51,7 +51,8 @@ def composed(*arguments: str, command: str = "fit") -> Any:  # noqa: ANN401
         ([RECIPE, "+seed=1"], "+seed=1: keys cannot be added"),
         ([RECIPE, "++trainer.max_steps=1"], "++trainer.max_steps=1: keys cannot be added"),
         ([RECIPE, "~trainer.max_steps"], "trainer.max_steps: is missing; wanted a whole number at least 1"),
-        ([RECIPE, "data.source=/a(b"], "data.source=/a(b: cannot be read as KEY=VALUE"),
+        ([RECIPE, "data.source=[/a(b"], "data.source=[/a(b: cannot be read as KEY=VALUE"),
+        ([RECIPE, "seed=~1"], "seed: '~1' is not allowed"),
         ([RECIPE, "adapter.rank=8,16"], "adapter.rank=8,16: several values for one run"),
         ([RECIPE, "adapter.rank=0"], f"adapter.rank: 0 is not allowed; {LEVELS} (and 4 more)"),
         ([RECIPE, "adapter.spatial.rank=1.5"], f"adapter.spatial.rank: 1.5 is not allowed; {LEVELS}"),
@@ -176,7 +177,10 @@ def test_rates_and_ranks_follow_their_source() -> None:
     assert (adapter.temporal.rank, adapter.temporal.alpha) == (8, 8)
 
 
-@pytest.mark.parametrize("source", ["demo:style", "/my clips/a-1.tar", "../shards", "C:\\clips"])
+@pytest.mark.parametrize(
+    "source",
+    ["demo:style", "/my clips/a-1.tar", "../shards", "C:\\clips", "/clips ünï", "a (1)", "ds [final]", "~/clips"],
+)
 def test_a_path_needs_no_quotes(source: str) -> None:
     assert composed(RECIPE, f"data.source={source}").data.source == source
 

@@ -116,6 +116,12 @@ def test_a_finished_run_goes_further_only_when_asked(model: Path, dataset: Path,
     assert ran(model, dataset, f"resume={run}", "trainer.max_steps=3") == 0
     assert (run / ADAPTER).read_bytes() != before
     assert record_of(run)["step"] == 3
+    shutil.rmtree(run / "checkpoints")
+    kept = (run / ADAPTER).read_bytes()
+    for words in ([f"resume={run}"], [f"run_dir={run}"]):
+        with pytest.raises(UsageError, match="has trained 3 steps and its checkpoints are gone"):
+            ran(model, dataset, *words, "trainer.max_steps=4")
+    assert (run / ADAPTER).read_bytes() == kept
 
 
 @pytest.mark.parametrize(
