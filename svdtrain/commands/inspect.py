@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.progress import track
 
 import svdtrain
 from svdtrain.data.isolation import DecodeChild
-from svdtrain.foundation.errors import DataError, SystemFault, UsageError
+from svdtrain.foundation.errors import DataError, SystemFault
 from svdtrain.foundation.files import write_atomic
 from svdtrain.foundation.quiet import quiet_packages
 from svdtrain.foundation.secrets import redacted
@@ -23,7 +22,7 @@ from svdtrain.preparation.duplicates import groups
 from svdtrain.preparation.looks import Look, glance, look
 from svdtrain.preparation.survey import Survey, spread, survey
 from svdtrain.reporting.charts import counted, number
-from svdtrain.reporting.page import Page, Section, Sheet, render, strip
+from svdtrain.reporting.page import Page, Section, Sheet, place_of, render, strip
 from svdtrain.training import build
 
 if TYPE_CHECKING:
@@ -42,9 +41,7 @@ def run(config: InspectConfig, overrides: list[str]) -> None:
     """Look at headers, then at a sample of clips, then at the first batch; write the page."""
     console = Console()
     quiet_packages()
-    out = Path(config.out).expanduser()
-    if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
-        raise UsageError(f"out={config.out}: the page is an html file", "out=page.html")
+    out = place_of(config.out)
     with DecodeChild(config.data.decode_deadline) if config.data.decode_deadline else nullcontext() as child:
         found = survey(config.source, config.most_probed, child)
         page = _page(config, found, overrides, _Viewer(console, child))

@@ -20,7 +20,7 @@ from svdtrain.reporting import report_choice as choice
 from svdtrain.reporting import report_comparison as comparison
 from svdtrain.reporting import report_facts as facts
 from svdtrain.reporting import report_findings as findings
-from svdtrain.reporting.page import Page, render
+from svdtrain.reporting.page import Page, place_of, render
 from svdtrain.reporting.report_comparison import labels_of
 from svdtrain.reporting.run_files import read_run
 from svdtrain.reporting.told import text
@@ -48,9 +48,7 @@ def run(config: ReportConfig, overrides: list[str]) -> None:  # noqa: ARG001
         raise UsageError("evaluation: is of one run", f"report {folders[0]} evaluation={config.evaluation}")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("run: a folder is given twice", "report RUN1 RUN2")
-    out = Path(config.out).expanduser() if config.out else folders[0] / PAGE if one_run else Path(COMPARISON)
-    if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
-        raise UsageError(f"out={out}: the page is an html file", "out=report.html")
+    out = place_of(config.out or (folders[0] / PAGE if one_run else COMPARISON))
     evaluation = Path(config.evaluation).expanduser() if config.evaluation else None
     with DecodeChild() as child:
         found = [read_run(folder, evaluation) for folder in folders]

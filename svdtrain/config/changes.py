@@ -64,7 +64,7 @@ def _allows(allowed: str, key: str, every: Mapping[str, tuple[Any, Any]]) -> boo
 
 
 def _alike(change: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    numbers = all(isinstance(one, int | float) for one in (*change, *other))
+    numbers = all(isinstance(one, int | float) and one != 0 for one in (*change, *other))
     return change == other or (numbers and math.isclose(change[1] * other[0], other[1] * change[0], rel_tol=1e-9))
 
 

@@ -6,18 +6,24 @@ import base64
 import hashlib
 import io
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from svdtrain.foundation.errors import UsageError
 from svdtrain.foundation.files import packaged
 
 if TYPE_CHECKING:
     import numpy as np
 
     from svdtrain.reporting.charts import Chart
+
+
+OURS, HEAD = " · svdtrain</title>".encode(), 4096
+"""What the template's head says, within so many bytes."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,16 @@ def render(page: Page) -> bytes:
     mark = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("report.html" if page.verdict else "inspect.html")
     return template.render(page=page, script=Markup(script), script_mark=mark).encode("utf-8", "replace")
+
+
+def place_of(out: str | Path) -> Path:
+    """Where a page is to be written: over an earlier one, and over nothing else. Raises UsageError."""
+    place = Path(out).expanduser()
+    if place.suffix.lower() not in (".html", ".htm") or place.is_dir():
+        raise UsageError(f"out={out}: the page is an html file", "out=page.html")
+    if place.is_file() and OURS not in place.read_bytes()[:HEAD]:
+        raise UsageError(f"out={out}: is there already, and no page of svdtrain's", "choose another name")
+    return place
 
 
 def picture_uri(frame_HWC: np.ndarray, width: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from svdtrain.config.changes import refuse_changes
@@ -50,7 +52,7 @@ CASES = {
 
 @pytest.mark.parametrize(("new", "allowed", "refused"), CASES.values(), ids=CASES)
 def test_a_change_goes_as_far_as_it_is_allowed(new: dict[str, object], allowed: list[str], refused: str) -> None:
-    now = {name: {**part} if isinstance(part, dict) else part for name, part in BEFORE.items()}
+    now: dict[str, Any] = {name: {**part} if isinstance(part, dict) else part for name, part in BEFORE.items()}
     for key, value in new.items():
         _put(now, key.split("."), value)
     if not refused:
@@ -61,8 +63,8 @@ def test_a_change_goes_as_far_as_it_is_allowed(new: dict[str, object], allowed: 
     return None
 
 
-def _put(tree: dict[str, object], path: list[str], value: object) -> None:
+def _put(tree: dict[str, Any], path: list[str], value: object) -> None:
     for name in path[:-1]:
-        tree[name] = {**tree[name]}  # type: ignore[dict-item]
-        tree = tree[name]  # type: ignore[assignment]
+        tree[name] = {**tree[name]}
+        tree = tree[name]
     tree[path[-1]] = value

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from svdtrain.foundation.errors import UsageError
 from svdtrain.reporting.charts import distribution, tally
-from svdtrain.reporting.page import Advice, Page, Section, Sheet, Table, Tile, render, strip
+from svdtrain.reporting.page import Advice, Page, Section, Sheet, Table, Tile, place_of, render, strip
 from tests.reporting.pages import ReadPage
 
 EVIL = "</title></style></figcaption>\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}{% raw %}"
@@ -32,6 +35,16 @@ def test_evil_texts_stay_texts() -> None:
     assert not read.handlers
     assert read.text("samples").count(EVIL) >= 8
     assert read.text("advice").count(EVIL) == 4
+
+
+def test_a_page_takes_the_place_of_a_page_alone(tmp_path: Path) -> None:
+    place = tmp_path / "mine.html"
+    assert place_of(place) == place
+    place.write_text("<title>mine</title>")
+    with pytest.raises(UsageError, match="is there already, and no page of svdtrain's"):
+        place_of(place)
+    place.write_bytes(render(page(EVIL)))
+    assert place_of(str(place)) == place
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
