@@ -123,7 +123,7 @@ def tell(
     if config.adapter.kind == "full":
         console.print(f"denoiser       {run_dir / 'denoiser'}", highlight=False)
         return
-    if config.validation.sample_inputs:
+    if (run_dir / "before_after.mp4").is_file():
         console.print(f"before/after   {run_dir / 'before_after.mp4'}", highlight=False)
         console.print(f"contact sheet  {run_dir / 'contact_sheet.png'}", highlight=False)
     console.print(f"adapter        {run_dir / 'adapter' / 'adapter_model.safetensors'}", highlight=False)

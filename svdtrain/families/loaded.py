@@ -98,11 +98,12 @@ class LoadedModel(ABC):
             self._move_idle(self.device)
         pipeline: Any = self.pipeline()
         pipeline.set_progress_bar_config(disable=True)
-        with self._half_where_it_is_heavy():
-            videos = [(self.answer(pipeline, request).frames[0] * 255).round().astype("uint8") for request in requests]
-        if self.resting:
-            self.rest()
-        return videos
+        try:
+            with self._half_where_it_is_heavy():
+                return [(self.answer(pipeline, one).frames[0] * 255).round().astype("uint8") for one in requests]
+        finally:
+            if self.resting:
+                self.rest()
 
     @contextmanager
     def _half_where_it_is_heavy(self) -> Iterator[None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pytorch_lightning.callbacks import Callback
 
+from svdtrain.foundation.out_of_memory import is_out_of_memory
 from svdtrain.generation.comparison import Comparison
 from svdtrain.generation.video_files import write_mp4
 
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from svdtrain.reporting.run_events import RunEvents
     from svdtrain.training.callbacks.average import WeightAverage
     from svdtrain.training.module import FineTuning
+
+
+log = logging.getLogger(__name__)
 
 
 class SampleVideos(Callback):
@@ -38,19 +44,24 @@ class SampleVideos(Callback):
         wanted: Collection[str],
         events: RunEvents,
     ) -> None:
-        self.run_dir, self.requests, self.truths, self.every = run_dir, requests, truths, every
+        self.run_dir, self.truths, self.every = run_dir, truths, every
+        self.requests: Sequence[Request] = requests
         self.average, self.wanted, self.events = average, wanted, events
         self.base_videos: list[np.ndarray] = []
         self.last_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """The base's videos; a resumed run takes them from the run folder's first look."""
-        if self.requests and _samples(trainer, module) and trainer.global_step == 0:
-            self.base_videos = module.family.sample(self.requests)
-            if not trainer.is_global_zero:
-                return
-            self._write(0, "input", self.base_videos)
-            self.events.add("sample", 0)
+        if trainer.global_step == 0:
+            if self.requests and _samples(trainer, module):
+                self.base_videos = self._sampled(module)
+            if self.base_videos and trainer.is_global_zero:
+                self._write(0, "input", self.base_videos)
+                self.events.add("sample", 0)
+        elif self.requests and not self.base_videos:
+            if trainer.is_global_zero:
+                log.warning("no sample videos: those of the base, of step 0, are not there to compare with")
+            self.requests = ()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, *_: Any) -> None:  # noqa: ANN401
         """On the grid of steps, at the last, and when somebody asks."""
@@ -60,10 +71,23 @@ class SampleVideos(Callback):
         if step % self.every == 0 or step == trainer.max_steps or "sample" in self.wanted:
             self.last_step = step
             with self.average.applied(module):
-                videos = module.family.sample(self.requests)
-            raw = module.family.sample(self.requests) if self.average.average else []
-            if trainer.is_global_zero:
+                videos = self._sampled(module)
+            raw = self._sampled(module) if self.average.average else []
+            if videos and trainer.is_global_zero:
                 self._show(step, videos, raw)
+
+    def _sampled(self, module: FineTuning) -> list[np.ndarray]:
+        """None, from then on, where there is no memory for it: a run is worth more than a look at it."""
+        try:
+            return module.family.sample(self.requests)
+        except Exception as error:
+            if not is_out_of_memory(error) or module.sharded is not None:  # then other ranks wait for this one
+                raise
+        size = f"{self.requests[0].frames} frames of {self.requests[0].height} x {self.requests[0].width}"
+        log.warning("no sample videos: the memory is too small for sampling %s; training goes on without", size)
+        self.requests = ()
+        torch.cuda.empty_cache()
+        return []
 
     def _show(self, step: int, videos: list[np.ndarray], raw: list[np.ndarray]) -> None:
         folder = self._write(step, "input", videos)
@@ -85,8 +109,6 @@ class SampleVideos(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The base's videos travel with the checkpoint, so that a resumed run compares with the same ones."""
-        import torch
-
         return {"base_videos": [torch.from_numpy(video) for video in self.base_videos], "last_step": self.last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
