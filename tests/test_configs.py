@@ -45,6 +45,19 @@ def test_a_recipe_needs_no_edit_for_a_model(recipe: str, model: str) -> None:
         assert config.validation.every == config.trainer.save_every == shipped.validate_every
 
 
+@pytest.mark.parametrize(
+    ("words", "mean"),
+    [
+        ([], 1.0),
+        (["model.height=320", "model.width=512"], 0.7),
+        (["model.height=1024", "model.width=576"], 1.0),
+        (["model.height=320", "model.noise_levels.mean=0.9"], 0.9),
+    ],
+)
+def test_small_clips_of_svd_are_trained_at_lower_noise(words: list[str], mean: float) -> None:
+    assert checked("config=style_lora", "model=svd_xt", "data.source=shards", *words).model.noise_levels.mean == mean
+
+
 @pytest.mark.parametrize("goal", GOALS)
 def test_a_goals_recipe_starts_on_the_packaged_model_and_set(goal: str) -> None:
     config = checked(f"config={goal}_lora")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     """What becomes of a tensor that waits elsewhere, and the tensor again."""
 
 RUNGS = ("none", "feed_forward", "blocks", "nested", "offload")
-"""From fast to small. feed_forward: a third of the memory for a tenth more work. blocks: every repeated block. nested: the
+"""From fast to small. feed_forward: 0.6 of the memory for a tenth more work. blocks: every repeated block. nested: the
 feed-forwards within them once more. offload: as nested, and what blocks begin with waits in the CPU's memory."""
 FEED_FORWARD = ("FeedForward",)
 

@@ -30,6 +30,11 @@ def _times(*factors: object) -> object:
     return math.prod(numbers) if len(numbers) == len(factors) else next(f for f in factors if f not in numbers)
 
 
+def _below(value: object, bound: float, then: object, otherwise: object) -> object:
+    """`then` for a number that is less than the bound, else the other."""
+    return then if isinstance(value, int | float) and value < bound else otherwise
+
+
 def _env(name: str, default: str | None = _NO_DEFAULT) -> str | None:
     if not READABLE.fullmatch(name) or SECRET_NAME.search(name):
         raise InterpolationResolutionError(
@@ -61,6 +66,7 @@ def register() -> None:
     """Ours instead of OmegaConf's. Hydra adds now, hydra and python_version, which read neither files nor environment."""
     omegaconf._utils.get_yaml_loader = _yaml_loader
     OmegaConf.register_new_resolver("times", _times, replace=True)
+    OmegaConf.register_new_resolver("below", _below, replace=True)
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     for name in REFUSED:
         _refusing(name)

@@ -131,4 +131,4 @@ def test_there_are_no_other_resolvers() -> None:
     """A new one of OmegaConf or Hydra is looked at before it is let in: does it read files, the environment, or run code?"""
     setup_globals()
     harmless = {"oc.select", "now", "hydra", "python_version"}
-    assert set(BaseContainer._resolvers) == harmless | {"times", "oc.env", *resolvers.REFUSED}
+    assert set(BaseContainer._resolvers) == harmless | {"times", "below", "oc.env", *resolvers.REFUSED}
