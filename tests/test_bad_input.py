@@ -124,6 +124,7 @@ ROWS: list[tuple[Any, ...]] = [  # name, command, words that go wrong, exit code
     ("no value", FIT, "style_lora", 2, "style_lora: not of the form KEY=VALUE; did you mean 'config=style_lora'?"),
     ("unknown flag", FIT, "--fast", 2, "--fast"),
     ("sweep without -m", FIT, "seed=1,2", 2, "several values for one run"),
+    ("no budget", FIT, "memory.budget=0GiB", 2, "memory.budget: '0GiB' is not allowed"),
     ("no CUDA", FIT, "trainer.device=cuda", 2, "trainer.device=cuda: torch sees no CUDA device"),
     ("no adapter file", GENERATE, "adapter={w}/nothing", 4, "adapter={w}/nothing: does not exist"),
     ("folder without adapter", GENERATE, "adapter={w}/taken", 4, "adapter={w}/taken: holds neither"),

@@ -98,6 +98,8 @@ class Container:
                     f"{self.path}: a pickle (.bin, .pt, .ckpt), which can run any code, is never read",
                     "ask its maker for safetensors, or convert it on a machine that you can throw away",
                 )
+            if size >= 8 and self._bytes[8:9] != b"{":
+                raise ModelError(f"{self.path}: is no safetensors file", "give a .safetensors file, or a run folder")
             raise self._torn(f"{size:,} bytes" + (f", its header alone {length:,}" if size >= 8 else ""))
         self._first = 8 + length
         try:

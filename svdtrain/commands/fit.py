@@ -83,7 +83,7 @@ def _run(
     data.stream.latents = find_latents(config, family, data.stream)
     module.encoded_ahead = data.stream.latents is not None
     record = opened(given, folder, overrides, held)
-    checkpoint = checkpoint_of(config, record, base_fingerprint)
+    checkpoint = checkpoint_of(config, record, base_fingerprint, encoded_ahead=module.encoded_ahead)
     if checkpoint:  # before anything is written
         data.changes(FolderCheckpoint().load_checkpoint(checkpoint)[type(data).__qualname__], config.trainer.ranks)
     first_step, state_before = step_of(checkpoint) if checkpoint else 0, record.fields["state"]
@@ -94,7 +94,7 @@ def _run(
     tracked = track(config, data, record, parts, base_fingerprint, console)
     callbacks: list[Callback] = [StreamPosition(data), marks, *parts.in_order, tracked]
     loggers = build_loggers(record.run_dir, config.logger.kind, tracked.trackers)
-    trainer = build.build_trainer(config, loggers, callbacks, _about(config, data, base_fingerprint))
+    trainer = build.build_trainer(config, loggers, callbacks, _about(config, data, module, base_fingerprint))
 
     try:
         notice.trains = True  # from here on, nothing is cut short by a first signal
@@ -163,10 +163,10 @@ def _foreknown(config: FitConfig, family: ModelFamily, rung: Rung | None) -> dic
     return told | {"hardware": hardware(config.trainer.device), "use": family.spec.use}
 
 
-def _about(config: FitConfig, data: ClipDataModule, base: str) -> dict[str, Any]:
+def _about(config: FitConfig, data: ClipDataModule, module: FineTuning, base: str) -> dict[str, Any]:
     """What each checkpoint's manifest says."""
     told = {"base": base, "dataset": data.describe().fingerprint, "world_size": config.trainer.ranks}
-    return told | {"versions": versions()}
+    return told | {"encoded_ahead": module.encoded_ahead, "versions": versions()}
 
 
 def _out_of_memory(error: BaseException, config: FitConfig, module: FineTuning, data: ClipDataModule) -> SystemFault:

@@ -115,7 +115,9 @@ def tell(
     ratio = validation.ratios[max(validation.ratios)]
     console.print(
         f"held-out loss is {ratio:.2f} of the base's; {speed['steps_per_second']:.2f} steps/s, "
-        f"{speed['clips_per_second']:.2f} clips/s, {speed['share_outside_denoiser']:.0%} of the time outside the denoiser"
+        f"{speed['clips_per_second']:.2f} clips/s, {speed['share_outside_denoiser']:.0%} of the time outside the denoiser",
+        highlight=False,
+        soft_wrap=True,
     )
     console.print(f"verdict        {record.fields['verdict']['sentence']}", highlight=False, soft_wrap=True)
     if plan := record.fields.get("plan"):

@@ -147,7 +147,7 @@ def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, 
         f"{trainer.max_steps:,} steps",
         *["cost"] * (config.price is not None),
     ]
-    console.print(text_table(header, [_row(one, priced=config.price is not None) for one in found.cards]))
+    console.print(text_table(header, [_row(config, one) for one in found.cards]))
     console.print(
         f"predicted; {shown_size(CONTEXT)} and {MARGIN:.0%} of a card's memory are kept free; time is by what an H200's "
         "kernels reached of its data sheet"
@@ -157,9 +157,10 @@ def _tell(console: Console, config: PlanConfig, found: Plan, clips: int | None, 
             console.print(f"{one.card}: {by_runs(one.known)} under {config.runs}/")
 
 
-def _row(one: OnCard, *, priced: bool) -> list[str]:
-    cost = ["" if one.cost is None else f"{one.cost:.2f}"] * priced
+def _row(config: PlanConfig, one: OnCard) -> list[str]:
+    cost = ["" if one.cost is None else f"{one.cost:.2f}"] * (config.price is not None)
     room = f"{CARDS[one.card].mebibytes / 1024:.0f} GiB"
     if one.rung is None or one.step_seconds is None or one.hours is None:
-        return [one.card, room, "does not fit", "", "", *cost]
+        within = f" {config.memory.budget}" * bool(config.memory.budget)
+        return [one.card, room, f"does not fit{within}", "", "", *cost]
     return [one.card, room, one.rung, f"{one.step_seconds:.2f}", duration(3600 * one.hours), *cost]

@@ -90,7 +90,7 @@ def _seen(folder: Path) -> Path:
     return folder
 
 
-def checkpoint_of(config: FitConfig, record: RunRecord, base: str) -> Path | None:
+def checkpoint_of(config: FitConfig, record: RunRecord, base: str, *, encoded_ahead: bool) -> Path | None:
     """The newest whole checkpoint of a run that goes on with these settings, on this base; None where it has saved none.
 
     Raises UsageError for a run that is complete or has lost its checkpoints; ModelError where none of them is whole, or for
@@ -109,14 +109,18 @@ def checkpoint_of(config: FitConfig, record: RunRecord, base: str) -> Path | Non
     for line in passed_over if is_first_rank() else ():
         log.warning("%s", line)
     if step_of(newest) >= config.trainer.max_steps:
+        is_at = "is at" if step_of(newest) > config.trainer.max_steps else "is complete at"
         raise UsageError(
-            f"resume={record.run_dir}: the run is complete at step {step_of(newest)}",
+            f"resume={record.run_dir}: the run {is_at} step {step_of(newest)}",
             f"raise trainer.max_steps (now {config.trainer.max_steps}) to train on",
         )
     about = about_checkpoint(newest)
     for name, before in (about.get("versions") or {}).items() if is_first_rank() else ():
         if (now := versions().get(name)) != before and name in EXACT:
             log.warning("%s was %s, now it is %s: the run goes on, but not bit for bit", name, before, now)
+    if about.get("encoded_ahead") is (not encoded_ahead) and is_first_rank():
+        now, held = ("now", "none") if encoded_ahead else ("no longer", "disk")
+        log.warning("clips come %s from a cache on disk: not bit for bit; data.cache=%s keeps to what was", now, held)
     if odd := differences(str(about.get("base")), base):
         raise ModelError(f"{newest}: it was trained on another base: {odd}", "resume with the model of the run")
     return newest

@@ -90,7 +90,9 @@ def _check_levels(key: str, levels: NoiseLevels) -> None:
 
 def _check_fit(config: FitConfig) -> None:
     if not config.data.source and not isinstance(config, TargetsConfig):
-        raise UsageError("data.source: is not set", "data.source=FOLDER of shards, or a recipe: config=style_lora")
+        own = f"the words it was begun with, before resume={config.resume}; its run.json has them as overrides"
+        hint = own if config.resume else "data.source=FOLDER of shards, or a recipe: config=style_lora"
+        raise UsageError("data.source: is not set", hint)
     _check_streaming(config.data, config.model)
     if config.trainer.requeue and not (config.run_dir or config.resume):
         raise UsageError("trainer.requeue: the job that is queued again would begin a new run", "run_dir=FOLDER")

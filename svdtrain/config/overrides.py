@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MOST_JOBS = 1000
 """Of one key's sweep."""
 OPTIONAL_GROUPS = ("config", "debug", "local")
+OF_AN_ADAPTER = ("generate", "export", "evaluate", "push")
+"""Commands that a run's folder is given to as adapter=RUN."""
 NAMESAKES = {"adapter": "adapter_files", "model": "caption_model", "data": "data_source"}
 """Keys that name a group of another command: Hydra would take `adapter=RUN` for a choice in configs/adapter/."""
 
@@ -80,7 +82,8 @@ class Request:
         for line in self.overrides:
             if "=" not in line and not line.startswith("~"):
                 recipes = self.groups.get("config", {})
-                meant = f"; did you mean 'config={line}'?" if line in recipes else ""
+                key = "config" if line in recipes else "adapter" if self.config_name in OF_AN_ADAPTER else ""
+                meant = f"; did you mean '{key}={shown(line)}'?" if key else ""
                 raise UsageError(f"{shown(line)}: not of the form KEY=VALUE{meant}")
         return [_parsed(line) for line in self.overrides]
 

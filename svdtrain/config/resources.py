@@ -16,7 +16,10 @@ class MemoryConfig(Strict):
     """From fast to small; all give the same gradients. none: all is kept. feed_forward, blocks: these are computed again in the
     backward pass. nested: both. offload: besides, what blocks begin with waits in the CPU's memory. auto: the fastest that
     is predicted to fit."""
-    budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s?(GiB|GB|MiB|MB)$", examples=["24GiB"])] | None = None
+    budget: (
+        Annotated[str, Field(pattern=r"^(0*[1-9]\d*(\.\d+)?|0+\.0*[1-9]\d*)\s?(GiB|GB|MiB|MB)$", examples=["24GiB"])]
+        | None
+    ) = None
     """For auto: what the step may use, such as 24GiB; null: what the device has."""
     shard_base: bool = False
     """Each GPU of a machine keeps a part of the frozen base's repeated blocks, and is sent the rest as they compute (FSDP2)."""

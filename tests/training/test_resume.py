@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from svdtrain.cli import main
 from svdtrain.commands import fit
 from svdtrain.foundation.errors import DataError, ModelError, UsageError
 from svdtrain.reporting.run_files import METRICS, read_run
 from svdtrain.reporting.run_lock import locked
 from svdtrain.training.checkpoint import FolderCheckpoint, checkpoints
 from tests.tiny_models import save_tiny_svd
-from tests.tiny_runs import fit_config, save_tiny_dataset
+from tests.tiny_runs import fit_config, fit_words, save_tiny_dataset
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 LOOKS = ["validation.every=3", "validation.sample_every=3", "validation.sample_inputs=1", "data.batch_size=1"]
@@ -161,6 +162,17 @@ def test_a_change_that_is_allowed_takes_effect(model: Path, dataset: Path, short
     [state] = FolderCheckpoint().load_checkpoint(run / "checkpoints" / "step-000003")["optimizer_states"]
     assert {group["lr"] for group in state["param_groups"]} == {1e-7, 0.2e-7}
     assert {group["weight_decay"] for group in state["param_groups"]} == {0.5}
+
+
+def test_clips_that_come_from_a_cache_now_are_told(
+    model: Path, dataset: Path, short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, cache = tmp_path / "copy", ["data.cache=auto", f"data.cache_dir={tmp_path / 'cache'}"]
+    shutil.copytree(short, run)
+    assert main(["cache", *fit_words(model, dataset, *cache)]) == 0
+    assert "not bit for bit" not in capsys.readouterr().err
+    assert ran(model, dataset, *cache, f"resume={run}", "trainer.max_steps=3") == 0
+    assert "clips come now from a cache on disk: not bit for bit; data.cache=none keeps" in capsys.readouterr().err
 
 
 def test_the_same_command_goes_on_in_its_run_dir(model: Path, dataset: Path, short: Path, tmp_path: Path) -> None:
