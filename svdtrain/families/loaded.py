@@ -111,7 +111,8 @@ class LoadedModel(ABC):
 
         All else is as it is in training: encoders in fp32, where VAEs do not overflow.
         """
-        heavy = ((self.denoiser, "forward"), (self.frozen()["vae"], "decode"))
+        decoders = [part for part in self.frozen().values() if hasattr(part, "decode")]
+        heavy = [(self.denoiser, "forward"), *((part, "decode") for part in decoders)]
         before = [(part, name, vars(part).get(name)) for part, name in heavy]
         for part, name in heavy if self.dtype != torch.float32 else ():
             setattr(part, name, partial(_in_half, self.device.type, self.dtype, getattr(part, name)))
