@@ -99,7 +99,7 @@ class Container:
                     "ask its maker for safetensors, or convert it on a machine that you can throw away",
                 )
             if size >= 8 and self._bytes[8:9] != b"{":
-                raise ModelError(f"{self.path}: is no safetensors file", "give a .safetensors file, or a run folder")
+                raise self._torn("it does not begin as one")
             raise self._torn(f"{size:,} bytes" + (f", its header alone {length:,}" if size >= 8 else ""))
         self._first = 8 + length
         try:
