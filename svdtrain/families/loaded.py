@@ -94,11 +94,11 @@ class LoadedModel(ABC):
     @torch.no_grad()
     def sample(self, requests: Sequence[Request]) -> list[np.ndarray]:
         """One video per request by the stock pipeline, one after the other."""
-        if self.resting:
-            self._move_idle(self.device)
-        pipeline: Any = self.pipeline()
-        pipeline.set_progress_bar_config(disable=True)
         try:
+            if self.resting:
+                self._move_idle(self.device)
+            pipeline: Any = self.pipeline()
+            pipeline.set_progress_bar_config(disable=True)
             with self._half_where_it_is_heavy():
                 return [(self.answer(pipeline, one).frames[0] * 255).round().astype("uint8") for one in requests]
         finally:
@@ -114,7 +114,7 @@ class LoadedModel(ABC):
         decoders = [part for part in self.frozen().values() if hasattr(part, "decode")]
         heavy = [(self.denoiser, "forward"), *((part, "decode") for part in decoders)]
         before = [(part, name, vars(part).get(name)) for part, name in heavy]
-        for part, name in heavy if self.dtype != torch.float32 else ():
+        for part, name in heavy if self.dtype in (torch.bfloat16, torch.float16) else ():
             setattr(part, name, partial(_in_half, self.device.type, self.dtype, getattr(part, name)))
         try:
             yield
