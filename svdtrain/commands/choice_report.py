@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from svdtrain.commands.evaluation_bench import Bench
     from svdtrain.config.evaluation import ChooseConfig
-    from svdtrain.evaluation.choosing import Candidate, Decision
+    from svdtrain.evaluation.choosing import Candidate, Choice, Decision
     from svdtrain.evaluation.summary import Found
 
 JSON, BEST = "choice.json", "best"
@@ -77,14 +77,16 @@ def _strength_told(one: Candidate, decision: Decision) -> dict[str, Any]:
         "motion": asdict(one.motion) if one.motion else None,
         "motion_to_clips": asdict(one.motion_to_clips) if one.motion_to_clips else None,
         "against": list(one.against),
-        "says": "chosen"
-        if one is choice.best
-        else "as good"
-        if one in choice.ties
-        else "worse"
-        if not one.against
-        else "",
+        "says": _said(one, choice),
     }
+
+
+def _said(one: Candidate, choice: Choice) -> str:
+    if one is choice.best:
+        return "chosen"
+    if one in choice.ties:
+        return "too few clips to tell" if len(one.losses_NS) < FEWEST else "as good"
+    return "" if one.against else "worse"
 
 
 def tell(console: Console, folder: Path, decision: Decision, told: dict[str, Any]) -> None:

@@ -85,8 +85,9 @@ def test_of_one_step_strengths_alone_are_swept_and_those_of_its_halves(
     run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(run / "adapters")
-    assert choose(run, "halves=true", "inputs=0", "strengths=1", "clips=3") == 0
+    assert choose(run, "inputs=0", "strengths=0.5,1", "clips=3") == 0
     assert "fewer than four inputs" in told(run)["sentence"]
+    assert {one["says"] for one in told(run)["sweep"]} == {"chosen", "too few clips to tell"}
     assert choose(run, "halves=true", "inputs=0", "strengths=0.5/1,1") == 0
     choice = told(run)
     assert "the run kept no other step" in choice["sentence"]
